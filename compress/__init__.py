@@ -1,0 +1,1 @@
+"""PyTorch model in, smaller PyTorch model out. This package knows nothing of phones."""

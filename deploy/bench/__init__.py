@@ -1,0 +1,1 @@
+"""Push, run, collect: cases on devices."""

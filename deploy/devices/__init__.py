@@ -1,0 +1,1 @@
+"""Ways to reach a device: push, pull, shell, and what it says about itself."""

@@ -1,0 +1,1 @@
+"""The emulated ARM64 phone: its image, its machine, its userland."""

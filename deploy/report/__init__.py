@@ -1,0 +1,1 @@
+"""From measurements to report.json, Markdown, HTML and verdicts."""
