@@ -34,8 +34,9 @@ _WHERE_MEASURED = (Metric.ENERGY_MJ,)
 
 @dataclass(frozen=True)
 class _Side:
-    """One half of a pair: a figure with its tier, or why there is none."""
+    """One half of a pair: a variant's figure with its tier, or why there is none."""
 
+    variant: str
     value: float | None = None
     tier: Tier | None = None
     missing: str = ""
@@ -98,7 +99,7 @@ def comparisons(
                 rows.append(
                     _pair(
                         base, cand, tier, device=device, format_=format_, threads=threads,
-                        metric=str(metric), names=(baseline_variant, candidate),
+                        metric=str(metric),
                     )
                 )  # fmt: skip
     return tuple(rows)
@@ -111,13 +112,12 @@ def _compare_files(
     for variant in (baseline, candidate):
         artifact = files.get((variant, format_))
         sides.append(
-            _Side(float(artifact.bytes), Tier.HOST)
+            _Side(variant, float(artifact.bytes), Tier.HOST)
             if artifact
-            else _Side(missing=f"{variant} has no {format_} artifact")
+            else _Side(variant, missing=f"no {format_} artifact")
         )
     return _pair(
         sides[0], sides[1], Tier.HOST, device="", format_=format_, threads=0, metric=BYTES,
-        names=(baseline, candidate),
     )  # fmt: skip
 
 
@@ -147,39 +147,32 @@ def _side(
     variant: str, format_: Format, artifact: Artifact | None, case: Case | None, metric: Metric
 ) -> _Side:
     if artifact is None:
-        return _Side(missing=f"{variant} has no {format_} artifact")
+        return _Side(variant, missing=f"no {format_} artifact")
     if case is None:
-        return _Side(missing=f"{variant} has no case here")
+        return _Side(variant, missing="no case here")
     if case.status is not Status.OK:
-        return _Side(missing=f"{variant} {_word(case.status)}: {case.reason or 'no reason given'}")
+        why = case.reason or "no reason given"
+        return _Side(variant, missing=f"{_word(case.status)}: {why}")
     if case.artifact_sha256 != artifact.sha256:
-        return _Side(missing=f"{variant} was measured with another file than {artifact.name}")
+        return _Side(variant, missing=f"measured with another file than {artifact.name}")
     measurement = case.measurement(metric)
     if measurement is None:
-        return _Side(missing=f"{variant} has no {metric} here")
+        return _Side(variant, missing=f"no {metric} here")
     return _measured(variant, metric, measurement)
 
 
 def _measured(variant: str, metric: Metric, measurement: Measurement) -> _Side:
     median = measurement.median
     if median is None:
-        word = _word(measurement.status)
-        return _Side(
-            tier=measurement.tier, missing=f"{metric} of {variant} {word}: {measurement.reason}"
-        )
+        why = f"{metric} {_word(measurement.status)}: {measurement.reason}"
+        return _Side(variant, tier=measurement.tier, missing=why)
     if not math.isfinite(median):
-        return _Side(tier=measurement.tier, missing=f"{metric} of {variant} is not a finite number")
-    return _Side(median, measurement.tier)
+        return _Side(variant, tier=measurement.tier, missing=f"{metric} is not a finite number")
+    return _Side(variant, median, measurement.tier)
 
 
 def _word(status: Status) -> str:
-    return {
-        Status.UNAVAILABLE: "is unavailable",
-        Status.NOT_RUN: "was not run",
-        Status.INVALID: "is invalid",
-        Status.FAILED: "failed",
-        Status.OK: "is ok",
-    }[status]
+    return str(status).replace("_", " ")
 
 
 def _pair(
@@ -191,33 +184,34 @@ def _pair(
     format_: Format,
     threads: int,
     metric: str,
-    names: tuple[str, str],
 ) -> Comparison:
     """Join two sides into a row whose figures all have the row's tier."""
     tier = cand.tier or base.tier or device_tier
-    reasons = list(dict.fromkeys(side.missing for side in (base, cand) if side.missing))
+    reasons = [f"{side.variant}: {side.missing}" for side in (base, cand) if side.missing]
+    if base.missing and base.missing == cand.missing:
+        reasons = [f"{base.variant} and {cand.variant}: {base.missing}"]
     baseline_value, ratio = base.value, None
     if base.tier and cand.tier and base.tier is not cand.tier:
         reasons.append(
-            f"{names[0]} is from tier {base.tier}, {names[1]} from tier {cand.tier}: "
+            f"{base.variant} is from tier {base.tier}, {cand.variant} from tier {cand.tier}: "
             "never compared across tiers"
         )
         baseline_value = None
     if baseline_value is not None and cand.value is not None:
         if baseline_value == 0:
-            reasons.append(f"{metric} of {names[0]} is 0, so there is no ratio")
+            reasons.append(f"{metric} of {base.variant} is 0, so there is no ratio")
         elif math.isfinite(quotient := cand.value / baseline_value):
             ratio = quotient
         else:
-            reasons.append(f"{metric} of {names[0]} is too near 0 for a ratio")
+            reasons.append(f"{metric} of {base.variant} is too near 0 for a ratio")
     return Comparison(
         device=device,
         format=format_,
         threads=threads,
         metric=metric,
         tier=tier,
-        baseline=names[0],
-        candidate=names[1],
+        baseline=base.variant,
+        candidate=cand.variant,
         baseline_value=baseline_value,
         candidate_value=cand.value,
         ratio=ratio,
