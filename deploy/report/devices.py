@@ -11,6 +11,7 @@ from deploy.report.tables import (
     Table,
     missing,
     name,
+    nothing,
     pairs,
     plain,
     status_cell,
@@ -32,6 +33,7 @@ _RESOURCES = (
     Metric.ENERGY_MJ,
     Metric.OUTPUT_MAX_ABS_DIFF,
 )
+_MEDIANS = ("Each figure is the median of its samples.",)
 _SAMPLES_SHOWN = 500
 
 
@@ -71,12 +73,14 @@ def sections(report: Report) -> tuple[DeviceSection, ...]:
 
 def _device(run: DeviceRun, cases: list[Case]) -> DeviceSection:
     tier = run.info.tier if run.info else run.profile.tier
-    measured = {m.metric for c in cases for m in c.measurements if m.status is Status.OK}
-    tables = []
-    for caption, group in (("Load and inference", _TIMING), ("Memory, energy, output", _RESOURCES)):
-        metrics = [metric for metric in group if metric in measured]
-        if cases and (metrics or group is _TIMING):
-            tables.append(_case_table(caption, cases, metrics, with_status=group is _TIMING))
+    ran = [case for case in cases if case.status is Status.OK]
+    measured = {m.metric for case in ran for m in case.measurements if m.status is Status.OK}
+    timing, resources = (
+        [metric for metric in group if metric in measured] for group in (_TIMING, _RESOURCES)
+    )
+    tables = [_timing(cases, timing)] if cases else []
+    if resources:
+        tables.append(_resources(ran, resources))
     return DeviceSection(
         name=plain(run.profile.name),
         description=plain(run.profile.description),
@@ -85,38 +89,49 @@ def _device(run: DeviceRun, cases: list[Case]) -> DeviceSection:
         reason=plain(run.reason) or ("" if run.status is Status.OK else "no reason given"),
         facts=_facts(run),
         tables=tuple(tables),
-        absent=_absent(cases, measured),
+        absent=_absent(cases, measured, len(ran)),
         samples=tuple(_samples(case, m) for case in cases for m in case.measurements if m.samples),
     )
 
 
-def _case_table(
-    caption: str, cases: list[Case], metrics: list[Metric], *, with_status: bool
-) -> Table:
+def _timing(cases: list[Case], metrics: list[Metric]) -> Table:
+    """Every case, with what became of it."""
     return Table(
-        caption=caption,
-        columns=(
-            Column("Case"),
-            *([Column("Result")] if with_status else []),
-            *(Column(figures.title(metric), number=True) for metric in metrics),
-        ),
+        caption="Load and inference",
+        columns=(Column("Case"), Column("Result"), *_columns(metrics)),
         rows=tuple(
-            (
-                name(case.artifact, f"{case.threads} thread{'' if case.threads == 1 else 's'}"),
-                *([status_cell(case.status, case.reason)] if with_status else []),
-                *(_measured(case, metric, with_status) for metric in metrics),
-            )
+            (_case(case), status_cell(case.status, case.reason), *_figures(case, metrics))
             for case in cases
         ),
-        notes=("Each figure is the median of its samples.",) if metrics else (),
+        notes=_MEDIANS if metrics else (),
     )
 
 
-def _measured(case: Case, metric: Metric, has_status: bool) -> Cell:
+def _resources(ran: list[Case], metrics: list[Metric]) -> Table:
+    """The cases that ran; the table before it says why the others have no figures."""
+    return Table(
+        caption="Memory, energy, output",
+        columns=(Column("Case"), *_columns(metrics)),
+        rows=tuple((_case(case), *_figures(case, metrics)) for case in ran),
+        notes=_MEDIANS,
+    )
+
+
+def _columns(metrics: list[Metric]) -> list[Column]:
+    return [Column(figures.title(metric), number=True) for metric in metrics]
+
+
+def _case(case: Case) -> Cell:
+    return name(case.artifact, f"{case.threads} thread{'' if case.threads == 1 else 's'}")
+
+
+def _figures(case: Case, metrics: list[Metric]) -> list[Cell]:
     if case.status is not Status.OK:
-        if has_status:
-            return Cell("–", tone="missing")  # The row says what became of the case, and why.
-        return missing(case.status, case.reason)
+        return [nothing() for _ in metrics]  # The row says what became of the case, and why.
+    return [_measured(case, metric) for metric in metrics]
+
+
+def _measured(case: Case, metric: Metric) -> Cell:
     measurement = case.measurement(metric)
     if measurement is None:
         return missing("none", "this case has no such figure")
@@ -130,7 +145,7 @@ def _measured(case: Case, metric: Metric, has_status: bool) -> Cell:
     return Cell(figures.figure(metric, median), spread, tier=measurement.tier)
 
 
-def _absent(cases: list[Case], measured: set[Metric]) -> tuple[str, ...]:
+def _absent(cases: list[Case], measured: set[Metric], ran: int) -> tuple[str, ...]:
     """Metrics that no case here has, each with its reason; the tables leave their columns out."""
     found: dict[tuple[Metric, Status, str], list[str]] = {}
     for case in cases:
@@ -139,7 +154,7 @@ def _absent(cases: list[Case], measured: set[Metric]) -> tuple[str, ...]:
                 found.setdefault((m.metric, m.status, m.reason), []).append(case.artifact)
     return tuple(
         f"{figures.title(metric)}: {words_of(status)}: {plain(reason)}"
-        + ("" if len(who) == len(cases) else f" ({plain(', '.join(who))})")
+        + ("" if len(who) >= ran else f" ({plain(', '.join(who))})")
         for (metric, status, reason), who in found.items()
     )
 

@@ -72,6 +72,11 @@ def significant(value: float, digits: int = 4) -> str:
     return f"{value:,.{max(0, digits - 1 - magnitude)}f}"
 
 
+def limit(value: float) -> str:
+    """A limit as it was written, without digits that nobody gave: ``13``, ``0.8``, ``86,000,000``."""
+    return f"{value:,.10g}" if math.isfinite(value) else "not finite"
+
+
 def ratio(value: float) -> str:
     """``0.54x``; near 1 a digit more (``0.998x``), because counts are exact; ``0.0071x``."""
     if abs(value - 1) < 0.05:

@@ -102,7 +102,7 @@ def _device(device: DeviceSection) -> str:
     if absent:
         absent = f"Not measured here:\n\n{absent}"
     raw = "Every raw sample is in `report.json`." if device.samples else ""
-    blocks = [*intro, table(device.facts), *(table(t) for t in device.tables), absent, raw]
+    blocks = [*intro, *map(table, device.tables), absent, raw, table(device.facts)]
     label = f"Device {escape(device.name)} ({device.tier})"
     return _details(label, "\n\n".join(block for block in blocks if block))
 

@@ -14,6 +14,7 @@ from deploy.report.tables import (
     Tone,
     missing,
     name,
+    nothing,
     pairs,
     plain,
     status_cell,
@@ -71,9 +72,9 @@ def _quality_columns() -> tuple[Column, ...]:
     )
 
 
-def _quality_cells(quality: Quality | None, status: str, reason: str) -> tuple[Cell, ...]:
+def _quality_cells(quality: Quality | None, status: str = "", reason: str = "") -> tuple[Cell, ...]:
     if quality is None:
-        return (missing(status, reason),) * 3
+        return (missing(status, reason) if reason else nothing(), nothing(), nothing())
     sqnr, agreement = quality.sqnr_db, quality.top1_agreement
     return (
         Cell("infinite", "outputs are equal") if sqnr is None else Cell(f"{sqnr:.1f}"),
@@ -150,16 +151,15 @@ def parity(report: Report) -> Table | None:
 
 
 def _parity_row(check: Parity) -> tuple[Cell, ...]:
-    limits = ", ".join(f"{k} {figures.significant(v)}" for k, v in sorted(check.limits.items()))
+    limits = ", ".join(f"{k} {figures.limit(v)}" for k, v in sorted(check.limits.items()))
     violated = f"violated: {'; '.join(check.violated)}" if check.violated else ""
-    why = check.reason or "not compared"
     return (
         name(check.artifact),
         status_cell(check.status, "; ".join(part for part in (violated, check.reason) if part)),
         Cell(figures.significant(check.quality.max_abs_diff))
         if check.quality
-        else missing(check.status, why),
-        *_quality_cells(check.quality, check.status, why),
+        else nothing(),  # The result says why.
+        *_quality_cells(check.quality),
         Cell(plain(limits) or "none set"),
     )
 
@@ -184,12 +184,10 @@ def verdicts(report: Report) -> Table | None:
                 name(v.subject),
                 Cell(str(v.outcome), tone=tones.get(v.outcome, "")),
                 name(v.metric, unit if unit and unit != v.metric else ""),
-                Cell("–", tone="missing")  # The last cell of the row says why.
+                nothing()  # The last cell of the row says why.
                 if v.value is None
                 else Cell(figures.figure(v.metric, v.value), tier=tier),
-                Cell("–", tone="missing")
-                if v.limit is None
-                else Cell(figures.figure(v.metric, v.limit)),
+                nothing() if v.limit is None else Cell(figures.limit(v.limit)),
                 Cell(plain(v.source) or "not said"),
                 Cell(plain(v.reason) or "no reason given"),
             )

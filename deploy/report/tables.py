@@ -125,6 +125,11 @@ def pairs(caption: str, rows: list[tuple[Cell, Cell]]) -> Table:
     return Table(caption=caption, columns=(Column("What"), Column("Value")), rows=tuple(rows))
 
 
+def nothing() -> Cell:
+    """A cell without a figure in a row where another cell says why there is none."""
+    return Cell("–", tone="missing")
+
+
 def why(reason: str) -> str:
     """A reason on one line; where somebody left it empty, that is said."""
     return plain(reason) or "no reason given"
@@ -172,31 +177,31 @@ def _bought(candidate: str, rows: Sequence[Comparison]) -> Table:
     )
     body = []
     for (device, count, format_), found in runs.items():
-        steady = _steady(found)
+        steady, peak = _steady(found), found.get(Metric.PEAK_RSS_KIB)
+        memory = _ratio(peak, 1024, "MiB", in_header=True)
+        if steady and peak and peak.ratio is None and peak.reason == steady.reason:
+            memory = nothing()  # The cell before it says why.
         body.append(
             (
                 name(device),
                 Cell(RUNTIMES[format_]),
                 *([Cell(str(count))] if many else []),
-                _speed(steady) if steady else missing("not run", "this device has no such figure"),
-                replace(
-                    _ratio(files.get(format_), size_scale, size_unit, in_header=True), tier=None
-                ),
-                _ratio(found.get(Metric.PEAK_RSS_KIB), 1024, "MiB", in_header=True),
+                _speed(steady) if steady else missing("not run", "no such figure here"),
+                _file(files.get(format_), size_scale, size_unit),
+                memory,
             )
         )
     ran = {key[2] for key in runs}
     for format_, row in files.items():
         if format_ not in ran:
-            none = missing("not run", "no case on any device")
             body.append(
                 (
                     Cell("no device"),
                     Cell(RUNTIMES[format_]),
-                    *([Cell("")] if many else []),
-                    none,
-                    replace(_ratio(row, size_scale, size_unit, in_header=True), tier=None),
-                    none,
+                    *([nothing()] if many else []),
+                    missing("not run", "no case on any device"),
+                    _file(row, size_scale, size_unit),
+                    nothing(),
                 )
             )
     notes = ["Each ratio is candidate / baseline of the medians: below 1 is less."]
@@ -227,6 +232,10 @@ def _speed(row: Comparison) -> Cell:
         ((s, w) for s, w in ((1e9, "G "), (1e6, "M "), (1e3, "k ")) if largest >= s), (1, "")
     )
     return _ratio(row, scale, f"{letter}instructions")
+
+
+def _file(row: Comparison | None, scale: float, unit: str) -> Cell:
+    return replace(_ratio(row, scale, unit, in_header=True), tier=None)  # The header has it.
 
 
 def _ratio(row: Comparison | None, scale: float, unit: str, *, in_header: bool = False) -> Cell:

@@ -43,14 +43,14 @@ def troubles(report: Report) -> tuple[Verdict, ...]:
 
 
 def evidence(verdict: Verdict) -> str:
-    """A verdict's figure beside its limit, and its reason: ``18.76 ms, limit 15.00 ms: ...``."""
+    """A verdict's figure beside its limit, and its reason: ``18.76 ms, limit 15 ms: ...``."""
     unit = figures.UNITS.get(verdict.metric, "")
-    figure = [
-        f"{label}{figures.figure(verdict.metric, value)} {unit}".rstrip()
-        for label, value in (("", verdict.value), ("limit ", verdict.limit))
-        if value is not None
-    ]
-    return ": ".join(part for part in (", ".join(figure), why(verdict.reason)) if part)
+    parts = []
+    if verdict.value is not None:
+        parts.append(f"{figures.figure(verdict.metric, verdict.value)} {unit}".rstrip())
+    if verdict.limit is not None:
+        parts.append(f"limit {figures.limit(verdict.limit)} {unit}".rstrip())
+    return ": ".join(part for part in (", ".join(parts), why(verdict.reason)) if part)
 
 
 def absences(report: Report) -> tuple[str, ...]:
