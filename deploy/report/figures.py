@@ -73,7 +73,7 @@ def significant(value: float, digits: int = 4) -> str:
 
 
 def limit(value: float) -> str:
-    """A limit as it was written, without digits that nobody gave: ``13``, ``0.8``, ``86,000,000``."""
+    """A limit as it was written: ``13``, ``0.8``, ``86,000,000``; no digits that nobody gave."""
     return f"{value:,.10g}" if math.isfinite(value) else "not finite"
 
 
