@@ -7,7 +7,7 @@ import re
 from deploy.report.tables import Cell, Table, plain, split
 
 _SAFE_IN_CODE = re.compile(r"[A-Za-z0-9 ._@/+:=-]*[A-Za-z0-9._@/+:=-]")
-_REFERENCES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"})
+_REFERENCES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&vert;"})
 
 
 def escape(text: str) -> str:
