@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def write(report: Report, run_folder: Path) -> Path:
     content[_SEAL] = _seal(content)
     path = run_folder / FILE_NAME
     try:
-        write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(path, _text(content))
     except OSError as error:
         raise ConfigError(
             f"cannot be written ({error.strerror or error})",
@@ -116,7 +117,19 @@ def _ordered(value: Any) -> Any:
         return [_ordered(item) for item in value]
     if isinstance(value, float):
         return float(value)
-    return to_jsonable_python(value)
+    return to_jsonable_python(value, fallback=_scalar)
+
+
+def _scalar(value: object) -> object:
+    # A step's free `detail` may hold NumPy scalars and tensors of one element.
+    item = getattr(value, "item", None)
+    return item() if callable(item) else str(value)
+
+
+def _text(content: dict[str, Any]) -> str:
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    # Bytes of a device that were no UTF-8 may stand in text as lone surrogates.
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def _key_text(item: tuple[Any, Any]) -> str:

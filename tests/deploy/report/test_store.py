@@ -1,12 +1,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploy.errors import ConfigError, MeasurementError
 from deploy.report import store
+from deploy.types import LedgerRow
 from tests.deploy.report import factory
 
 REPORT = factory.report()
@@ -40,6 +42,14 @@ def test_equal_reports_are_equal_files(tmp_path):
     assert first == second
     assert store.write(store.load(tmp_path / "a"), tmp_path / "c").read_bytes() == first
     assert next(iter(json.loads(first))) == "schema_version"
+
+
+def test_odd_text_and_numpy_scalars_come_back(tmp_path):
+    detail = {"text": "\ud800 \x00 \u202e é", "ratio": np.float32(0.5), "steps": np.int64(3)}
+    row = LedgerRow(step="s", detail=detail, parameters=1, program_bytes=1, seconds=1)
+    store.write(REPORT.model_copy(update={"ledger": (row,)}), tmp_path)
+    loaded = store.load(tmp_path).ledger[0].detail
+    assert loaded == {"text": "\ud800 \x00 \u202e é", "ratio": 0.5, "steps": 3}
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
