@@ -364,7 +364,7 @@ class Budget(Model):
     """
 
     subject: str = Field(min_length=1)
-    metric: str = Field(json_schema_extra={"enum": [*ARTIFACT_METRICS, *Metric]})
+    metric: str = Field(json_schema_extra={"enum": [*ARTIFACT_METRICS, *map(str, Metric)]})
     max: float = Field(ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from deploy.types import Outcome, Report, Status, Tier
 MARKDOWN_NAME = "report.md"
 HTML_NAME = "index.html"
 
+_LISTED = 12  # Lines above the main table, which a reader of a comment should reach at a glance.
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
@@ -78,7 +79,9 @@ def markdown(report: Report) -> str:
     ]
     listed += [f"- {escape(line)}" for line in words.absences(report)]
     if listed:
-        parts.append("\n".join(listed))
+        left = len(listed) - _LISTED
+        more = [f"- and {left} more below"] if left > 0 else []
+        parts.append("\n".join(listed[:_LISTED] + more))
     for content in summary(report):
         parts.append(table(content, heading=f"### {escape(content.caption)}"))
     if unpaired := sections.unpaired(report):

@@ -257,6 +257,16 @@ def test_markdown_is_short_enough_for_a_comment():
     assert len(text[: text.index("<details>")].splitlines()) < 40
 
 
+def test_many_troubles_do_not_push_the_table_out_of_sight():
+    verdict = next(v for v in REPORT.verdicts if v.outcome is Outcome.REGRESSED)
+    many = tuple(verdict.model_copy(update={"subject": f"case-{i}"}) for i in range(50))
+    text = render.markdown(factory.report(verdicts=many))
+    top = text[: text.index("What int8 bought")]
+    assert "- and 41 more below" in top
+    assert len(top.splitlines()) < 20
+    assert all(f"`case-{i}`" in text for i in range(50))
+
+
 def test_hostile_names_come_out_as_text_on_the_page():
     page = Page(render.html(hostile_report()))
     assert "script" not in {tag for tag, _ in page.tags}
