@@ -20,13 +20,13 @@ from adb_shell import exceptions
 from adb_shell.adb_device import AdbDevice as Connection
 from adb_shell.auth.sign_pythonrsa import PythonRSASigner
 
+from deploy.android_text import printable
 from deploy.devices import profiles
 from deploy.devices.adb_info import MATCHED_PROPERTIES, read_info, read_properties
 from deploy.devices.adb_transport import LimitedTransport, TcpTransport, TooMuchData
 from deploy.devices.base import ShellResult
 from deploy.errors import DeviceError
 from deploy.files import replacing
-from deploy.metrics.android_text import printable
 from deploy.types import DeviceInfo, DeviceProfile, Progress, silent
 
 MAX_OUTPUT_BYTES = 16 << 20

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
-from deploy.devices.base import ShellResult
-from deploy.metrics.android_text import (
+from deploy.android_text import (
     big_core_mask,
     parse_cpu_max_frequencies,
     parse_cpuinfo,
@@ -14,6 +13,7 @@ from deploy.metrics.android_text import (
     parse_meminfo,
     printable,
 )
+from deploy.devices.base import ShellResult
 from deploy.types import DeviceInfo, DeviceProfile
 
 MATCHED_PROPERTIES = (

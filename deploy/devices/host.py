@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from deploy.devices import profiles
-from deploy.devices.base import ShellResult
-from deploy.errors import DeviceError
-from deploy.files import replacing
-from deploy.metrics.android_text import (
+from deploy.android_text import (
     big_core_mask,
     parse_cpu_max_frequencies,
     parse_cpuinfo,
     parse_meminfo,
     printable,
 )
+from deploy.devices import profiles
+from deploy.devices.base import ShellResult
+from deploy.errors import DeviceError
+from deploy.files import replacing
 from deploy.paths import cache_dir
 from deploy.types import DeviceInfo, DeviceProfile
 
