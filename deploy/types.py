@@ -17,6 +17,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from compress.ledger import LedgerRow as LedgerRow
+from compress.ledger import Quality as Quality
+
 REPORT_SCHEMA_VERSION = 1
 
 Progress = Callable[[str], None]
@@ -122,22 +125,6 @@ class Artifact(Model):
     placement: Placement
 
 
-class Quality(Model):
-    """How near one set of outputs is to another, and the task metric on both.
-
-    ``sqnr_db`` is 10·log10(Σ ref² / Σ (ref − out)²) over all outputs of all samples, None when the
-    outputs are equal (infinite).
-    """
-
-    samples: int
-    max_abs_diff: float
-    sqnr_db: float | None
-    top1_agreement: float | None
-    metric: str
-    metric_value: float
-    metric_reference: float
-
-
 class Parity(Model):
     """One artifact against the program that it was exported from."""
 
@@ -147,18 +134,6 @@ class Parity(Model):
     quality: Quality | None = None
     limits: dict[str, float] = Field(default_factory=dict)
     violated: tuple[str, ...] = ()
-
-
-class LedgerRow(Model):
-    """What one compression step bought. ``quality`` compares with the uncompressed model."""
-
-    step: str
-    detail: dict[str, Any] = Field(default_factory=dict)
-    parameters: int
-    program_bytes: int
-    seconds: float
-    quality: Quality | None = None
-    notes: tuple[str, ...] = ()
 
 
 class Core(Model):
