@@ -335,6 +335,12 @@ class AdbDevice:
                 where=self.serial,
                 hint="Start the emulated phone, or `adb tcpip 5555` and check the address.",
             )
+        if isinstance(error, ConnectionError):
+            return DeviceError(
+                "what listens there closed the connection",
+                where=self.serial,
+                hint="Is it an ADB daemon, and has the phone finished starting?",
+            )
         if isinstance(error, TimeoutError):
             return DeviceError(
                 f"no answer within {CONNECT_TIMEOUT_S:g} s",
