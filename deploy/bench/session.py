@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ Keep = Callable[[Case, bytes | None], None]
 
 BEYOND_CAP_S = 180.0
 """Wall seconds that a case may take beyond the runner's own time limit: load, first, warm-up."""
+
+RECONNECT_PAUSE_S = 3.0
 
 _NO_BACKEND = {
     Format.COREML: "Core ML runs on Apple's systems only, neither on Android nor on Linux"
@@ -106,7 +109,12 @@ def run_device(
 
 
 def _lost(device: Device) -> str:
-    """Why the device is lost, or nothing. The call makes a new connection where one is needed."""
+    """Why the device is lost, or nothing. A call makes a new connection where one is needed."""
+    with contextlib.suppress(DeviceError):
+        device.shell(["true"])
+        return ""
+    # An ADB daemon that restarts needs a moment; a phone that restarts is lost for this run.
+    time.sleep(RECONNECT_PAUSE_S)
     try:
         device.shell(["true"])
     except DeviceError as error:

@@ -67,8 +67,6 @@ class Store:
         when the device has no room or does not keep the content.
         """
         remote = f"{self.folder}/{digest}"
-        if digest in self._verified:
-            return remote
         try:
             actual, size = sha256(path), path.stat().st_size
         except OSError as error:
@@ -79,6 +77,8 @@ class Store:
                 where=str(path),
                 hint="Export it again.",
             )
+        if digest in self._verified:
+            return remote
         if self._hashes(self.folder, [digest], size).get(digest) == digest:
             self.traffic.bytes_already_there += size
             self._device.shell(["touch", "-c", "--", remote])
