@@ -96,6 +96,7 @@ class Agent:
         self._progress = progress
         self._store = Store(device, progress)
         self._bundle_folder = ""
+        self._unclean: list[str] = []
 
     @property
     def traffic(self) -> Traffic:
@@ -127,12 +128,24 @@ class Agent:
         Raises ``DeviceError`` when the device is lost or late, or when the runner said that all is
         well and its files are not there as they must be.
         """
+        self.clean_up()
         case = f"{self._device.profile.work_dir}/cases/{secrets.token_hex(8)}"
+        self._unclean.append(case)
         try:
             return self._run(case, request)
         finally:
+            # Where the device is out of reach now, the next call of clean_up does it.
             with contextlib.suppress(DeviceError):
-                self._device.shell(["sh", "-c", _CLEAN_UP, "sh", case])
+                self.clean_up()
+
+    def clean_up(self) -> None:
+        """End what still runs of earlier cases and delete their folders: they disturb the next.
+
+        Raises ``DeviceError`` when the device is out of reach; what is left is tried again.
+        """
+        while self._unclean:
+            self._device.shell(["sh", "-c", _CLEAN_UP, "sh", self._unclean[-1]])
+            self._unclean.pop()
 
     def _run(self, case: str, request: RunRequest) -> RunAnswer:
         # ONNX Runtime tells its two formats apart by the name's ending, so the model keeps it.

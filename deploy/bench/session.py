@@ -94,7 +94,7 @@ def run_device(
         progress(f"{device.serial}: case {number}/{len(jobs)} {session.id(job)}")
         cases.append(session.skip(job, lost) if lost else session.run(agent, info, job))
         if not lost and cases[-1].status is Status.INVALID:
-            lost = _lost(device)
+            lost = _lost(device, agent)
     traffic = agent.traffic
     run = DeviceRun(
         profile=device.profile,
@@ -108,15 +108,17 @@ def run_device(
     return run, cases
 
 
-def _lost(device: Device) -> str:
+def _lost(device: Device, agent: Agent) -> str:
     """Why the device is lost, or nothing. A call makes a new connection where one is needed."""
     with contextlib.suppress(DeviceError):
         device.shell(["true"])
+        agent.clean_up()
         return ""
     # An ADB daemon that restarts needs a moment; a phone that restarts is lost for this run.
     time.sleep(RECONNECT_PAUSE_S)
     try:
         device.shell(["true"])
+        agent.clean_up()
     except DeviceError as error:
         return f"the device was lost: {error}"
     return ""
