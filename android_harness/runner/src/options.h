@@ -1,0 +1,29 @@
+// The command line.
+#pragma once
+
+#include <string>
+
+#include "timing.h"
+
+namespace pocketship {
+
+enum class Action { kMeasure, kDescribe, kVersion, kHelp };
+
+struct Options {
+  Action action = Action::kMeasure;
+  std::string backend;
+  std::string model;
+  std::string inputs;
+  std::string outputs;
+  std::string result;
+  std::string cpu_mask;  // hexadecimal digits without 0x; empty: not asked for
+  int threads = 1;
+  Limits limits;
+};
+
+// Throws Failure(kUsage) naming the option and what is wrong with it.
+Options parse_options(int argc, const char* const* argv);
+
+extern const char* const kUsageText;
+
+}  // namespace pocketship

@@ -1,0 +1,106 @@
+"""Bytes to and from a device for adb-shell, with limits in time and size.
+
+adb-shell's own TCP transport writes to a non-blocking socket and ignores how much was taken, which
+is how a large push can hang, and it spins on a connection that the other side has closed. This one
+sends everything, ends at once at the end of the stream, and holds every call to a deadline and to a
+number of bytes, because the lengths inside the packets come from the device.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from typing import Protocol
+
+from adb_shell.transport.base_transport import BaseTransport
+
+_RECEIVE_BYTES = 1 << 20
+
+
+class TooMuchData(Exception):
+    """The device sent more than the call allows."""
+
+
+class LimitedTransport(Protocol):
+    """What :class:`deploy.devices.adb.AdbDevice` needs of a transport beyond adb-shell's own."""
+
+    def allow(self, *, seconds: float, read_bytes: int) -> None:
+        """Give the next call ``seconds`` of wall time and ``read_bytes`` of answers."""
+
+    def alive(self) -> bool:
+        """False when the other side is known to have closed the connection."""
+
+    def close(self) -> None:
+        """Close the connection; calling it twice is allowed."""
+
+
+class TcpTransport(BaseTransport):  # type: ignore[misc]
+    """A TCP connection to an ADB daemon; a :class:`LimitedTransport`."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = (host, port)
+        self._socket: socket.socket | None = None
+        self._deadline = math.inf
+        self._readable = 0
+
+    def allow(self, *, seconds: float, read_bytes: int) -> None:
+        """Give the next call ``seconds`` of wall time and ``read_bytes`` of answers."""
+        self._deadline = time.monotonic() + seconds
+        self._readable = read_bytes
+
+    def alive(self) -> bool:
+        """False when there is no connection or the other side has closed it."""
+        if self._socket is None:
+            return False
+        self._socket.setblocking(False)
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def connect(self, transport_timeout_s: float | None) -> None:
+        """Open the connection within the deadline."""
+        self._socket = socket.create_connection(self._address, timeout=self._left())
+        # A packet is a header and a body in two writes: Nagle would hold the body back.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def close(self) -> None:
+        """Close the connection; calling it twice is allowed."""
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            connection.close()
+
+    def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:
+        """At least one byte; ``ConnectionError`` at the end of the stream."""
+        connection = self._connected()
+        connection.settimeout(self._left())
+        data = connection.recv(min(numbytes, _RECEIVE_BYTES))
+        if not data:
+            raise ConnectionResetError("the device closed the connection")
+        self._readable -= len(data)
+        if self._readable < 0:
+            raise TooMuchData
+        return data
+
+    def bulk_write(self, data: bytes, transport_timeout_s: float | None) -> int:
+        """Send all of ``data``."""
+        connection = self._connected()
+        connection.settimeout(self._left())
+        connection.sendall(data)
+        return len(data)
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            raise ConnectionResetError("there is no connection")
+        return self._socket
+
+    def _left(self) -> float | None:
+        if math.isinf(self._deadline):
+            return None
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left

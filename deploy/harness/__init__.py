@@ -1,0 +1,6 @@
+"""Builds the C++ parts and makes bundles of them that run without an NDK."""
+
+from deploy.harness.adb_daemon import adbd
+from deploy.harness.bundles import Bundle, bundle
+
+__all__ = ["Bundle", "adbd", "bundle"]

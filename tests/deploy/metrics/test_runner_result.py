@@ -1,0 +1,141 @@
+"""The runner's result: what is read from it, and every way in which it can be wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.metrics.energy import energy_measurement
+from deploy.metrics.latency import latency_measurements, parse_runner_result
+from deploy.metrics.memory import memory_measurements
+from deploy.types import EnergySource, Metric, Status, Tier
+
+GOOD: dict[str, Any] = {
+    "schema": 1,
+    "runner_version": "0.1.0",
+    "backend": "executorch",
+    "runtime_version": "1.5.1",
+    "arch": "aarch64",
+    "model_bytes": 1024,
+    "threads": 1,
+    "cpu_mask": "0xf0",
+    "affinity_applied": True,
+    "load_ns": 2_500_000,
+    "first_ns": 3_000_000,
+    "warmup_ns": [1],
+    "steady_ns": [84_664_336, 84_680_304],
+    "stopped_by": "iterations",
+    "baseline_rss_kib": 1000,
+    "loaded_rss_kib": 1500,
+    "peak_rss_kib": 4000,
+    "inputs": [{"name": "x", "dtype": "float32", "shape": [1, 3], "bytes": 12}],
+    "outputs": [{"name": "", "dtype": "float32", "shape": [1, 10], "bytes": 40}],
+}
+
+
+def parsed(**changes: Any) -> Any:
+    return parse_runner_result(json.dumps({**GOOD, **changes}).encode())
+
+
+def rows(result: Any, clock: Any) -> dict[Metric, Any]:
+    found = latency_measurements(result, tier=Tier.EMULATOR, clock=clock)
+    return {row.metric: row for row in found}
+
+
+def test_a_real_clock_gives_milliseconds_and_no_instructions() -> None:
+    found = rows(parsed(), "monotonic")
+    assert found[Metric.LOAD_MS].samples == (2.5,)
+    assert found[Metric.FIRST_MS].samples == (3.0,)
+    assert found[Metric.LATENCY_MS].samples == (84.664336, 84.680304)
+    assert "0xf0" in found[Metric.LATENCY_MS].source
+    assert Metric.INSTRUCTIONS not in found
+
+
+def test_a_counting_clock_gives_instructions_and_no_milliseconds() -> None:
+    found = rows(parsed(affinity_applied=False), "icount")
+    assert found[Metric.INSTRUCTIONS].samples == (84_664_336.0, 84_680_304.0)
+    assert found[Metric.LOAD_INSTRUCTIONS].samples == (2_500_000.0,)
+    assert "-icount shift=0" in found[Metric.INSTRUCTIONS].source
+    assert "not pinned" in found[Metric.INSTRUCTIONS].source
+    assert found[Metric.LATENCY_MS].status is Status.UNAVAILABLE
+    assert found[Metric.LATENCY_MS].samples == ()
+    assert "counts instructions" in found[Metric.LATENCY_MS].reason
+
+
+def test_no_steady_inference_is_unavailable() -> None:
+    found = rows(parsed(steady_ns=[], stopped_by="time"), "monotonic")
+    assert found[Metric.LATENCY_MS].status is Status.UNAVAILABLE
+    assert found[Metric.FIRST_MS].status is Status.OK
+
+
+@pytest.mark.parametrize(
+    ("peak", "baseline", "peak_kib", "delta_kib"),
+    [
+        (4000, 1000, 4000.0, 3000.0),
+        (4000, 0, 4000.0, None),
+        (0, 1000, None, None),
+        (10, 20, 10.0, None),
+    ],
+)
+def test_memory_that_is_not_known_is_not_zero(
+    peak: int, baseline: int, peak_kib: float | None, delta_kib: float | None
+) -> None:
+    result = parsed(peak_rss_kib=peak, baseline_rss_kib=baseline)
+    first, second = memory_measurements(result, tier=Tier.HOST)
+    assert (first.metric, second.metric) == (Metric.PEAK_RSS_KIB, Metric.DELTA_RSS_KIB)
+    assert first.median == peak_kib
+    assert second.median == delta_kib
+    for row in (first, second):
+        assert (row.status is Status.OK) == (row.median is not None)
+        assert row.reason or row.samples
+
+
+def test_energy_is_never_a_number() -> None:
+    none = EnergySource(source="none", reason="no gauge")
+    rails = EnergySource(source="power_rails")
+    for energy, says in ((none, "no gauge"), (rails, "not implemented")):
+        row = energy_measurement(energy, tier=Tier.DEVICE)
+        assert row.status is Status.UNAVAILABLE
+        assert says in row.reason
+        assert row.samples == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "JSON"),
+        (b"\x00\xff garbage", "JSON"),
+        (b"[1, 2]", "object"),
+        (json.dumps({**GOOD, "schema": 2}).encode(), "schema"),
+        (json.dumps({**GOOD, "extra": 1}).encode(), "extra"),
+        (json.dumps({**GOOD, "first_ns": -1}).encode(), "first_ns"),
+        (json.dumps({**GOOD, "first_ns": "12"}).encode(), "first_ns"),
+        (json.dumps({**GOOD, "first_ns": 1.5}).encode(), "first_ns"),
+        (json.dumps({**GOOD, "first_ns": True}).encode(), "first_ns"),
+        (json.dumps({**GOOD, "steady_ns": [1, None]}).encode(), "steady_ns.1"),
+        (json.dumps({**GOOD, "steady_ns": [10**30]}).encode(), "steady_ns.0"),
+        (json.dumps(GOOD).replace("2500000", "NaN").encode(), "load_ns"),
+        (json.dumps({**GOOD, "runtime_version": "x" * 10000}).encode(), "runtime_version"),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "peak_rss_kib"}).encode(), "peak"),
+        (json.dumps(GOOD).encode()[:-20], "JSON"),
+        (b"[" * 100_000, "JSON"),
+        (b" " * ((64 << 20) + 1), "bytes"),
+    ],
+)
+def test_a_wrong_result_is_one_line(text: bytes, says: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_runner_result(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.integers() | st.text(), st.lists))
+def test_any_content_parses_or_is_a_value_error(content: Any) -> None:
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    with pytest.raises(ValueError):
+        parse_runner_result(text)

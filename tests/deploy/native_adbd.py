@@ -1,0 +1,98 @@
+"""Our own ADB daemon, built for this machine, as a phone for tests: real sockets, real shells."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adb_shell.auth.keygen import keygen
+
+from deploy.devices import adb, profiles
+from deploy.types import DeviceProfile
+
+GETPROP = """\
+#!/bin/sh
+cat <<'END'
+[ro.product.cpu.abi]: [x86_64]
+[ro.product.manufacturer]: [pocketship]
+[ro.product.model]: [native adbd]
+[ro.build.fingerprint]: [pocketship/native/test:1]
+[ro.serialno]: [SECRET123]
+END
+"""
+
+
+@dataclass
+class NativeAdbd:
+    """A running daemon. ``commands`` is first on its shells' PATH and starts with a getprop."""
+
+    program: Path
+    folder: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True)
+        self.key = self.folder / "adbkey"
+        keygen(str(self.key))
+        self.commands = self.folder / "commands"
+        self.commands.mkdir()
+        getprop = self.commands / "getprop"
+        getprop.write_text(GETPROP)
+        getprop.chmod(0o755)
+        self.port = self.start()
+
+    @property
+    def serial(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, port: int = 0) -> int:
+        """Start the daemon (again); its port, once it listens."""
+        port_file = self.folder / "port"
+        port_file.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [
+                str(self.program),
+                *("--listen", f"127.0.0.1:{port}"),
+                *("--authorized-keys", f"{self.key}.pub"),
+                *("--port-file", str(port_file)),
+                *("--path-prefix", str(self.commands)),
+            ],
+            stdin=subprocess.DEVNULL,
+        )
+        self.processes.append(process)
+        for _ in range(2000):
+            if port_file.exists():
+                return int(port_file.read_text())
+            if process.poll() is not None:
+                break
+            threading.Event().wait(0.005)
+        raise AssertionError(f"adbd did not start (exit code {process.poll()})")
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.processes.clear()
+
+    def profile(self, work_dir: Path | str, **changes: object) -> DeviceProfile:
+        """A profile for this daemon: this machine's architecture behind ADB."""
+        host = profiles.load("host")
+        return host.model_copy(
+            update={"name": "native-adbd", "transport": "adb", "work_dir": str(work_dir), **changes}
+        )
+
+    def connect(self, work_dir: Path | str, **changes: object) -> adb.AdbDevice:
+        return adb.connect(self.serial, self.profile(work_dir, **changes), keys=[self.key])
+
+
+@contextlib.contextmanager
+def running(program: Path, folder: Path) -> Iterator[NativeAdbd]:
+    daemon = NativeAdbd(program, folder)
+    try:
+        yield daemon
+    finally:
+        daemon.kill()
