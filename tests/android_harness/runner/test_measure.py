@@ -101,18 +101,18 @@ def test_channels_last_tensors_are_given_and_returned_in_c_order(
 ) -> None:
     from executorch.exir import to_edge
 
-    class Scaled(torch.nn.Module):
+    class Twice(torch.nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return image * 3.0
+            return image + image
 
     image = torch.randn(1, 3, 4, 5).to(memory_format=torch.channels_last)
-    program = to_edge(torch.export.export(Scaled(), (image,))).to_executorch()
+    program = to_edge(torch.export.export(Twice(), (image,))).to_executorch()
     model = tmp_path / "channels_last.pte"
     model.write_bytes(program.buffer)
     plain = np.ascontiguousarray(image.numpy())
     got = runner.run("executorch", model, plain.tobytes())
     assert got.stderr == ""
-    np.testing.assert_array_equal(np.frombuffer(got.outputs, np.float32), plain.ravel() * 3)
+    np.testing.assert_array_equal(np.frombuffer(got.outputs, np.float32), plain.ravel() * 2)
 
 
 @pytest.mark.parametrize("kind", ["pte", "onnx"])
