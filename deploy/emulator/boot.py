@@ -1,0 +1,131 @@
+"""Waiting for a phone to come up, and saying why it does not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from adb_shell.adb_device import AdbDeviceTcp
+from adb_shell.auth.sign_pythonrsa import PythonRSASigner
+from adb_shell.exceptions import DeviceAuthError
+
+from deploy.emulator.keys import public_path
+from deploy.errors import DeviceError
+from deploy.types import Progress
+
+# madvise: the kernel's huge page thread would add its instructions to everybody's count.
+# panic=5: as a phone does, it reboots.
+COMMAND_LINE = (
+    "console=ttyAMA0 loglevel=4 panic=5 rdinit=/init transparent_hugepage=madvise nokaslr"
+)
+
+_CONSOLE_TAIL = 1 << 16
+_STAGES = ("kernel up", "disk up", "network up")
+_TRY_S = 15.0
+
+
+def console_tail(folder: Path) -> str:
+    """The last 64 KiB of the console as printable text; empty before the first character."""
+    try:
+        with (folder / "console.log").open("rb") as stream:
+            stream.seek(0, 2)
+            stream.seek(max(0, stream.tell() - _CONSOLE_TAIL))
+            text = stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "".join(c for c in text if c.isprintable() or c == "\n")
+
+
+def wait_for_monitor(
+    folder: Path, process: subprocess.Popen[bytes], deadline: float, port: int | None
+) -> None:
+    """Wait until QEMU runs: its monitor's socket is there.
+
+    Raises:
+        DeviceError: QEMU ended instead; a taken port gets a message of its own.
+    """
+    while not ((folder / "qmp.sock").exists() and (folder / "pids").exists()):
+        if process.poll() is not None:
+            said = _text(folder / "qemu.log")
+            if "host forwarding rule" in said:
+                what = (
+                    f"port {port} on 127.0.0.1 is in use" if port else "no free port on 127.0.0.1"
+                )
+                raise DeviceError(what, hint="Choose another port, or stop what listens there")
+            raise DeviceError(f"QEMU did not start: {said[-400:]}", hint=f"Logs: {_kept(folder)}")
+        if time.monotonic() > deadline:
+            raise DeviceError("QEMU did not start in time", hint=f"Logs: {_kept(folder)}")
+        time.sleep(0.01)
+
+
+def wait_for_adb(
+    folder: Path,
+    process: subprocess.Popen[bytes],
+    serial: str,
+    private_key: Path,
+    deadline: float,
+    progress: Progress,
+) -> None:
+    """Wait until a shell command over ADB is answered; say each stage once.
+
+    Raises:
+        DeviceError: the phone crashed, refuses the key, or took too long.
+    """
+    said = 0
+    while True:
+        console = console_tail(folder)
+        while said < len(_STAGES) and f"pocketship: {_STAGES[said]}" in console:
+            progress(_STAGES[said])
+            said += 1
+        if process.poll() is not None:
+            raise _failure("the phone's QEMU ended while it booted", folder)
+        if "Kernel panic" in console:
+            raise _failure("the phone's kernel panicked while it booted", folder)
+        if "pocketship: disk failed" in console or "pocketship: network failed" in console:
+            raise _failure("the phone did not come up", folder)
+        if time.monotonic() > deadline:
+            raise _failure("the phone did not answer over ADB in time", folder)
+        if said == len(_STAGES) and _answers(serial, private_key):
+            progress("ADB answers")
+            return
+        time.sleep(0.05)
+
+
+def _answers(serial: str, private_key: Path) -> bool:
+    host, _, port = serial.rpartition(":")
+    signer = PythonRSASigner.FromRSAKeyPath(str(private_key))
+    device = AdbDeviceTcp(host, int(port), default_transport_timeout_s=_TRY_S)
+    try:
+        device.connect(rsa_keys=[signer], auth_timeout_s=_TRY_S, read_timeout_s=_TRY_S)
+        answer = device.shell("getprop sys.boot_completed", read_timeout_s=_TRY_S)
+        return str(answer).strip() == "1"
+    except DeviceAuthError:
+        raise DeviceError(
+            "the phone refuses the user's own ADB key",
+            where=serial,
+            hint=f"{public_path(private_key)} does not belong to {private_key}: remove the .pub",
+        ) from None
+    except Exception:  # adb_shell raises a dozen kinds for "not yet"; the deadline is the judge
+        return False
+    finally:
+        device.close()
+
+
+def _failure(what: str, folder: Path) -> DeviceError:
+    lines = [line.strip() for line in console_tail(folder).splitlines() if line.strip()]
+    culprit = next((line for line in lines if re.search("panic|failed|cannot", line)), "")
+    last = culprit or (lines[-1] if lines else "the console is empty")
+    return DeviceError(f"{what}: {last[:300]}", hint=f"Console log: {_kept(folder)}.console.log")
+
+
+def _kept(folder: Path) -> Path:
+    return folder.parent / "logs" / folder.name
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
