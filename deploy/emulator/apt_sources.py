@@ -145,7 +145,7 @@ def debian_sources(root: Path = Path("/"), environ: Mapping[str, str] = os.envir
     if not found:
         raise DeviceError(
             "no Debian package source on this machine for the emulated phone's kernel",
-            hint=f"Install debian-archive-keyring and set {MIRROR_VARIABLE} to a Debian mirror's URL",
+            hint=f"Install debian-archive-keyring, set {MIRROR_VARIABLE} to a Debian mirror's URL",
         )
     return found
 

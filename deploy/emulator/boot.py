@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from adb_shell.adb_device import AdbDeviceTcp
@@ -26,6 +27,23 @@ _STAGES = ("kernel up", "disk up", "network up")
 _TRY_S = 15.0
 
 
+@dataclass(frozen=True)
+class Booting:
+    """A phone on its way: its folder, its supervisor, and when (``time.monotonic``) to give up."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+    deadline: float
+
+    def ended(self) -> bool:
+        """Whether its QEMU is gone."""
+        return self.process.poll() is not None
+
+    def late(self) -> bool:
+        """Whether it took too long."""
+        return time.monotonic() > self.deadline
+
+
 def console_tail(folder: Path) -> str:
     """The last 64 KiB of the console as printable text; empty before the first character."""
     try:
@@ -38,36 +56,28 @@ def console_tail(folder: Path) -> str:
     return "".join(c for c in text if c.isprintable() or c == "\n")
 
 
-def wait_for_monitor(
-    folder: Path, process: subprocess.Popen[bytes], deadline: float, port: int | None
-) -> None:
+def wait_for_monitor(phone: Booting, port: int | None) -> None:
     """Wait until QEMU runs: its monitor's socket is there.
 
     Raises:
         DeviceError: QEMU ended instead; a taken port gets a message of its own.
     """
-    while not ((folder / "qmp.sock").exists() and (folder / "pids").exists()):
-        if process.poll() is not None:
-            said = _text(folder / "qemu.log")
+    while not ((phone.folder / "qmp.sock").exists() and (phone.folder / "pids").exists()):
+        logs = f"Logs: {_kept(phone.folder)}.qemu.log"
+        if phone.ended():
+            said = _text(phone.folder / "qemu.log")
             if "host forwarding rule" in said:
                 what = (
                     f"port {port} on 127.0.0.1 is in use" if port else "no free port on 127.0.0.1"
                 )
                 raise DeviceError(what, hint="Choose another port, or stop what listens there")
-            raise DeviceError(f"QEMU did not start: {said[-400:]}", hint=f"Logs: {_kept(folder)}")
-        if time.monotonic() > deadline:
-            raise DeviceError("QEMU did not start in time", hint=f"Logs: {_kept(folder)}")
+            raise DeviceError(f"QEMU did not start: {said[-400:]}", hint=logs)
+        if phone.late():
+            raise DeviceError("QEMU did not start in time", hint=logs)
         time.sleep(0.01)
 
 
-def wait_for_adb(
-    folder: Path,
-    process: subprocess.Popen[bytes],
-    serial: str,
-    private_key: Path,
-    deadline: float,
-    progress: Progress,
-) -> None:
+def wait_for_adb(phone: Booting, serial: str, private_key: Path, progress: Progress) -> None:
     """Wait until a shell command over ADB is answered; say each stage once.
 
     Raises:
@@ -75,18 +85,18 @@ def wait_for_adb(
     """
     said = 0
     while True:
-        console = console_tail(folder)
+        console = console_tail(phone.folder)
         while said < len(_STAGES) and f"pocketship: {_STAGES[said]}" in console:
             progress(_STAGES[said])
             said += 1
-        if process.poll() is not None:
-            raise _failure("the phone's QEMU ended while it booted", folder)
+        if phone.ended():
+            raise _failure("the phone's QEMU ended while it booted", phone.folder)
         if "Kernel panic" in console:
-            raise _failure("the phone's kernel panicked while it booted", folder)
+            raise _failure("the phone's kernel panicked while it booted", phone.folder)
         if "pocketship: disk failed" in console or "pocketship: network failed" in console:
-            raise _failure("the phone did not come up", folder)
-        if time.monotonic() > deadline:
-            raise _failure("the phone did not answer over ADB in time", folder)
+            raise _failure("the phone did not come up", phone.folder)
+        if phone.late():
+            raise _failure("the phone did not answer over ADB in time", phone.folder)
         if said == len(_STAGES) and _answers(serial, private_key):
             progress("ADB answers")
             return

@@ -150,7 +150,6 @@ def _members(base: Path, module_names: list[str], adbd: Path) -> Iterator[cpio.M
         yield cpio.folder(name)
     for name in ("system/etc", "vendor", "vendor/etc", "mnt"):
         yield cpio.folder(name)
-    yield cpio.folder("tmp", 0o1777)
     # As on Android, where these are links too.
     yield cpio.link("bin", "system/bin")
     yield cpio.link("etc", "system/etc")

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from deploy.emulator.packages import require_tool
 from deploy.errors import DeviceError
 from deploy.files import write_text
 from deploy.paths import state_dir
-from deploy.types import DeviceProfile, Progress, silent
+from deploy.types import DeviceProfile, EmulatorSpec, Progress, silent
 
 _SUPERVISOR = Path(__file__).resolve().parent / "supervisor.py"
 _ADB_PORT = 5555
@@ -54,7 +54,6 @@ class Phone:
     supervisor_pid: int
     qemu_pid: int
     folder: Path
-    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False, compare=False)
 
     @property
     def console(self) -> Path:
@@ -65,9 +64,9 @@ class Phone:
         """Whether its QEMU still runs (it may be frozen, and adbd in it may not answer)."""
         return _locked(self.folder)
 
-    def monitor(self, command: str, **arguments: Any) -> Any:
+    def monitor(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         """Run a QMP command, such as ``stop``, ``cont``, ``system_reset``; return its answer."""
-        return qmp.execute(self.folder / "qmp.sock", command, **arguments)
+        return qmp.execute(self.folder / "qmp.sock", command, arguments)
 
     def stop(self) -> None:
         """End the phone and wait until it is gone; its disk goes with it. Twice is allowed.
@@ -85,10 +84,10 @@ class Phone:
                     "the phone does not stop", where=self.serial, hint=f"See {self.folder}"
                 )
             time.sleep(0.02)
-        if self._process is not None:
-            self._process.wait()
-            if self._process.stdin:
-                self._process.stdin.close()
+        if process := _own.pop(self.folder, None):
+            process.wait()
+            if process.stdin:
+                process.stdin.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -142,15 +141,28 @@ def start(
             initrd.write(made.initrd.read_bytes() + handed_over)
         disk.make(folder / "disk.img", spec.disk_mib)
         progress(f"starting {profile.name}: {spec.memory_mib} MiB RAM, {spec.disk_mib} MiB disk")
-        cores = 1 if icount else max(1, sum(core.count for core in profile.cores))
-        machine = [program, *_arguments(spec.cpu, spec.memory_mib, cores, icount, made, port or 0)]
-        process = _supervise(folder, lock_fd, machine)
+        cores = sum(core.count for core in profile.cores) or 1
+        clock = ["-smp", "1", "-icount", "shift=0,sleep=on"] if icount else ["-smp", str(cores)]
+        arguments = [*_arguments(spec, made, port or 0), *clock]
+        process = _supervise(folder, lock_fd, [program, *arguments])
         try:
-            deadline = time.monotonic() + boot_timeout_s
-            boot.wait_for_monitor(folder, process, deadline, port)
+            booting = boot.Booting(folder, process, time.monotonic() + boot_timeout_s)
+            boot.wait_for_monitor(booting, port)
             serial = f"127.0.0.1:{_forwarded_port(folder)}"
-            boot.wait_for_adb(folder, process, serial, private_key, deadline, progress)
-            phone = _record(folder, process, serial, profile.name, icount, detached, made.digest)
+            boot.wait_for_adb(booting, serial, private_key, progress)
+            supervisor_pid, qemu_pid = map(int, (folder / "pids").read_text().split())
+            phone = Phone(
+                serial=serial,
+                profile=profile.name,
+                icount=icount,
+                detached=detached,
+                image=made.digest,
+                started_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                supervisor_pid=supervisor_pid,
+                qemu_pid=qemu_pid,
+                folder=folder,
+            )
+            _record(phone)
             if detached:
                 assert process.stdin is not None
                 process.stdin.write(b"detach\n")
@@ -158,23 +170,21 @@ def start(
         except BaseException:
             _abandon(folder, process)
             raise
-    _own.append(process)
+    _own[folder] = process
     progress(f"{profile.name} answers at {phone.serial}")
     return phone
 
 
 # Closing a supervisor's stdin ends its phone: nobody may collect the Popen as garbage.
-_own: list[subprocess.Popen[bytes]] = []
+_own: dict[Path, subprocess.Popen[bytes]] = {}
 
 
-def _arguments(
-    cpu: str, memory_mib: int, cores: int, icount: bool, made: image.Image, port: int
-) -> list[str]:
+def _arguments(spec: EmulatorSpec, made: image.Image, port: int) -> list[str]:
     # QEMU runs in the phone's folder: relative names have no comma that it would split at.
     forward = f"hostfwd=tcp:127.0.0.1:{port}-:{_ADB_PORT}"
-    arguments = [
+    return [
         *("-no-user-config", "-nodefaults", "-display", "none"),
-        *("-M", "virt", "-accel", "tcg", "-cpu", cpu, "-m", str(memory_mib), "-smp", str(cores)),
+        *("-M", "virt", "-accel", "tcg", "-cpu", spec.cpu, "-m", str(spec.memory_mib)),
         *("-kernel", str(made.kernel), "-initrd", "initrd", "-append", boot.COMMAND_LINE),
         *("-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"),
         *("-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off"),
@@ -185,14 +195,15 @@ def _arguments(
         *("-drive", "if=none,id=d0,file=disk.img,format=raw,cache=unsafe,werror=report"),
         *("-device", "virtio-blk-pci,drive=d0"),
     ]
-    return arguments + (["-icount", "shift=0,sleep=on"] if icount else [])
 
 
 def _supervise(folder: Path, lock_fd: int, machine: list[str]) -> subprocess.Popen[bytes]:
     # Its own session: Ctrl-C in the terminal goes to pocketship, which then ends the phone.
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(_SUPERVISOR)]
-        + [str(os.getpid()), str(folder), str(lock_fd), *machine],
+        [
+            *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
+            *(str(os.getpid()), str(folder), str(lock_fd), *machine),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -203,37 +214,23 @@ def _supervise(folder: Path, lock_fd: int, machine: list[str]) -> subprocess.Pop
 
 def _forwarded_port(folder: Path) -> int:
     """The port that the kernel chose for ADB: asking for a free one first would be a race."""
-    text = qmp.execute(
-        folder / "qmp.sock", "human-monitor-command", **{"command-line": "info usernet"}
-    )
+    question = {"command-line": "info usernet"}
+    text = qmp.execute(folder / "qmp.sock", "human-monitor-command", question)
     match = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s", str(text))
     if match is None:
         raise DeviceError(f"QEMU forwards no port: {text!r}")
     return int(match[1])
 
 
-def _record(
-    folder: Path,
-    process: subprocess.Popen[bytes],
-    serial: str,
-    profile: str,
-    icount: bool,
-    detached: bool,
-    digest: str,
-) -> Phone:
-    supervisor_pid, qemu_pid = map(int, (folder / "pids").read_text().split())
-    known = {
-        "serial": serial,
-        "profile": profile,
-        "icount": icount,
-        "detached": detached,
-        "image": digest,
-        "started_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "supervisor_pid": supervisor_pid,
-        "qemu_pid": qemu_pid,
-    }
-    write_text(folder / "phone.json", json.dumps(known, indent=1) + "\n")
-    return Phone(**known, folder=folder, _process=process)
+_RECORDED = (
+    *("serial", "profile", "icount", "detached", "image", "started_utc"),
+    *("supervisor_pid", "qemu_pid"),
+)
+
+
+def _record(phone: Phone) -> None:
+    known = {name: getattr(phone, name) for name in _RECORDED}
+    write_text(phone.folder / "phone.json", json.dumps(known, indent=1) + "\n")
 
 
 def _read(folder: Path) -> Phone | None:

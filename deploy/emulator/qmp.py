@@ -13,7 +13,9 @@ from deploy.errors import DeviceError
 _LONGEST_LINE = 1 << 20
 
 
-def execute(path: Path, command: str, *, timeout_s: float = 10.0, **arguments: Any) -> Any:
+def execute(
+    path: Path, command: str, arguments: dict[str, Any] | None = None, *, timeout_s: float = 10.0
+) -> Any:
     """Run one QMP command on the machine whose monitor socket is ``path``; return its answer.
 
     Raises:
@@ -22,7 +24,7 @@ def execute(path: Path, command: str, *, timeout_s: float = 10.0, **arguments: A
     try:
         with _connect(path, timeout_s) as link, link.makefile("rwb") as stream:
             _read(stream, "QMP")
-            for name, values in (("qmp_capabilities", {}), (command, arguments)):
+            for name, values in (("qmp_capabilities", None), (command, arguments)):
                 request = {"execute": name, **({"arguments": values} if values else {})}
                 stream.write(json.dumps(request).encode() + b"\n")
                 stream.flush()

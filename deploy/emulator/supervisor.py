@@ -9,7 +9,7 @@ thread's end would kill the phone. So this process, which has one thread, is the
 watches the owner: its end shows as a change of our own parent. If this process is killed itself,
 that same signal ends QEMU.
 
-On stdin: ``detach`` lets the phone live on without its owner; end of input ends it. SIGTERM ends it.
+On stdin: ``detach`` lets the phone live on without its owner; its end, or SIGTERM, ends the phone.
 The lock is held as long as the phone lives, which is how everybody else knows that it does.
 """
 
@@ -90,7 +90,7 @@ def main() -> int:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=lambda: _die_with_parent(libc, own),
+                preexec_fn=lambda: _die_with_parent(libc, own),  # noqa: PLW1509 (no threads here)
             )
         (folder / "pids.tmp").write_text(f"{own} {qemu.pid}\n")
         (folder / "pids.tmp").replace(folder / "pids")
