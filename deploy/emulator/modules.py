@@ -15,7 +15,7 @@ from deploy.errors import DeviceError
 
 WANTED = ("virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "ext4")
 
-_SUFFIX = re.compile(r"\.ko(\.xz|\.gz)?$")
+_SUFFIX = re.compile(r"\.ko(\.[a-z0-9]+)?$")
 
 
 def _name(path: str) -> str:
