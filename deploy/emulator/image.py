@@ -64,7 +64,7 @@ def build(progress: Progress = silent) -> Image:
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root, progress):
             base = _debian(root, progress)
-            adbd = harness.adbd("arm64-v8a")
+            adbd = harness.adbd("arm64-v8a", progress)
             parts = {
                 "format": _FORMAT,
                 "debian": sha256(base / _MANIFEST),

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from adb_shell.adb_device import AdbDeviceTcp
 from adb_shell.auth.sign_pythonrsa import PythonRSASigner
+
 from deploy.emulator import machine
 from deploy.emulator.keys import ensure_key
 from deploy.emulator.machine import Phone

@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from deploy.emulator import apt_sources
 from deploy.emulator.apt_sources import Source, debian_sources, is_debian, parse_deb822, parse_list
 from deploy.errors import DeviceError
-from hypothesis import given
-from hypothesis import strategies as st
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 

@@ -7,9 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from deploy.emulator import cpio
 from hypothesis import given
 from hypothesis import strategies as st
+
+from deploy.emulator import cpio
 
 MEMBERS = [
     cpio.folder("system"),

@@ -4,6 +4,7 @@ import gzip
 from typing import Any
 
 import pytest
+
 from deploy.emulator import guest
 from deploy.errors import ConfigError
 from deploy.types import DeviceProfile

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from deploy.emulator.keys import ensure_key, public_path, read_public
 from deploy.errors import DeviceError
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from deploy.emulator import qmp
 from deploy.errors import DeviceError
 

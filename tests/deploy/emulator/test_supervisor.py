@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from deploy.emulator import machine
 
 WAITING = [sys.executable, "-c", "import time; time.sleep(600)"]
