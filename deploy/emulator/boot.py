@@ -10,9 +10,8 @@ from pathlib import Path
 
 from adb_shell.adb_device import AdbDeviceTcp
 from adb_shell.auth.sign_pythonrsa import PythonRSASigner
-from adb_shell.exceptions import DeviceAuthError
 
-from deploy.emulator.keys import public_path
+from deploy.emulator import qmp
 from deploy.errors import DeviceError
 from deploy.types import Progress
 
@@ -25,6 +24,7 @@ COMMAND_LINE = (
 _CONSOLE_TAIL = 1 << 16
 _STAGES = ("kernel up", "disk up", "network up")
 _TRY_S = 15.0
+_NO_PORT = "no free port on 127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -56,25 +56,37 @@ def console_tail(folder: Path) -> str:
     return "".join(c for c in text if c.isprintable() or c == "\n")
 
 
-def wait_for_monitor(phone: Booting, port: int | None) -> None:
-    """Wait until QEMU runs: its monitor's socket is there.
+def wait_for_port(phone: Booting, wanted: int | None) -> int:
+    """Wait until QEMU runs; the port on 127.0.0.1 at which it forwards ADB.
+
+    The kernel chooses that port unless one is ``wanted``: asking for a free one before would be a
+    race with everybody else on this machine.
 
     Raises:
         DeviceError: QEMU ended instead; a taken port gets a message of its own.
     """
-    while not ((phone.folder / "qmp.sock").exists() and (phone.folder / "pids").exists()):
-        logs = f"Logs: {_kept(phone.folder)}.qemu.log"
+    question = {"command-line": "info usernet"}
+    while True:
+        try:
+            answer = qmp.execute(phone.folder / "qmp.sock", "human-monitor-command", question)
+            if (phone.folder / "pids").exists():
+                break
+        except DeviceError:  # not there yet, or already gone: the process knows
+            pass
+        logs = f"Log: {_kept(phone.folder)}.qemu.log"
         if phone.ended():
             said = _text(phone.folder / "qemu.log")
             if "host forwarding rule" in said:
-                what = (
-                    f"port {port} on 127.0.0.1 is in use" if port else "no free port on 127.0.0.1"
-                )
+                what = f"port {wanted} on 127.0.0.1 is in use" if wanted else _NO_PORT
                 raise DeviceError(what, hint="Choose another port, or stop what listens there")
             raise DeviceError(f"QEMU did not start: {said[-400:]}", hint=logs)
         if phone.late():
             raise DeviceError("QEMU did not start in time", hint=logs)
         time.sleep(0.01)
+    match = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s", str(answer))
+    if match is None:
+        raise DeviceError(f"QEMU forwards no port: {answer!r}")
+    return int(match[1])
 
 
 def wait_for_adb(phone: Booting, serial: str, private_key: Path, progress: Progress) -> None:
@@ -111,12 +123,6 @@ def _answers(serial: str, private_key: Path) -> bool:
         device.connect(rsa_keys=[signer], auth_timeout_s=_TRY_S, read_timeout_s=_TRY_S)
         answer = device.shell("getprop sys.boot_completed", read_timeout_s=_TRY_S)
         return str(answer).strip() == "1"
-    except DeviceAuthError:
-        raise DeviceError(
-            "the phone refuses the user's own ADB key",
-            where=serial,
-            hint=f"{public_path(private_key)} does not belong to {private_key}: remove the .pub",
-        ) from None
     except Exception:  # adb_shell raises a dozen kinds for "not yet"; the deadline is the judge
         return False
     finally:

@@ -24,7 +24,7 @@ def ensure_key() -> Path:
     ``adbkey.pub`` beside it is made from the private key where it is missing.
 
     Raises:
-        DeviceError: the key cannot be read or written.
+        DeviceError: the key cannot be read or written, or the two halves do not belong together.
     """
     private = Path.home() / ".android" / "adbkey"
     try:
@@ -32,10 +32,17 @@ def ensure_key() -> Path:
         if not private.exists():
             _generate(private)
         public = public_path(private)
+        encoded = base64.b64encode(keygen.encode_pubkey(str(private))).decode("ascii")
         if not public.exists():
-            _write_public(private, public)
+            write_text(public, f"{encoded}{keygen.get_user_info()}\n")
     except (OSError, ValueError) as error:
         raise DeviceError(f"cannot make the ADB key: {error}", where=str(private)) from None
+    if read_public(public).split()[0] != encoded:
+        raise DeviceError(
+            f"it is not the public half of {private}",
+            where=str(public),
+            hint="Remove it; it is then made again",
+        )
     return private
 
 
@@ -53,11 +60,6 @@ def _generate(private: Path) -> None:
         made.chmod(0o600)
         with contextlib.suppress(FileExistsError):
             os.link(made, private)
-
-
-def _write_public(private: Path, public: Path) -> None:
-    encoded = base64.b64encode(keygen.encode_pubkey(str(private))).decode("ascii")
-    write_text(public, f"{encoded}{keygen.get_user_info()}\n")
 
 
 def read_public(path: Path) -> str:

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -147,8 +146,7 @@ def start(
         process = _supervise(folder, lock_fd, [program, *arguments])
         try:
             booting = boot.Booting(folder, process, time.monotonic() + boot_timeout_s)
-            boot.wait_for_monitor(booting, port)
-            serial = f"127.0.0.1:{_forwarded_port(folder)}"
+            serial = f"127.0.0.1:{boot.wait_for_port(booting, port)}"
             boot.wait_for_adb(booting, serial, private_key, progress)
             supervisor_pid, qemu_pid = map(int, (folder / "pids").read_text().split())
             phone = Phone(
@@ -210,16 +208,6 @@ def _supervise(folder: Path, lock_fd: int, machine: list[str]) -> subprocess.Pop
         pass_fds=(lock_fd,),
         start_new_session=True,
     )
-
-
-def _forwarded_port(folder: Path) -> int:
-    """The port that the kernel chose for ADB: asking for a free one first would be a race."""
-    question = {"command-line": "info usernet"}
-    text = qmp.execute(folder / "qmp.sock", "human-monitor-command", question)
-    match = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s", str(text))
-    if match is None:
-        raise DeviceError(f"QEMU forwards no port: {text!r}")
-    return int(match[1])
 
 
 _RECORDED = (

@@ -52,11 +52,11 @@ class Shell:
         return str(self.device.shell(command, read_timeout_s=300, timeout_s=300))
 
 
-def connect(phone: Phone, private_key: Path | None = None) -> Shell:
+def connect(phone: Phone, private_key: Path | None = None, *, patience_s: float = 60) -> Shell:
     host, _, port = phone.serial.rpartition(":")
     device = AdbDeviceTcp(host, int(port), default_transport_timeout_s=60)
     signer = PythonRSASigner.FromRSAKeyPath(str(private_key or ensure_key()))
-    device.connect(rsa_keys=[signer], auth_timeout_s=5 if private_key else 60)
+    device.connect(rsa_keys=[signer], auth_timeout_s=patience_s)
     return Shell(device)
 
 

@@ -44,6 +44,13 @@ def test_a_lost_public_half_comes_back(home: Path) -> None:
     assert read_public(public).split()[0] == encoded
 
 
+def test_halves_that_do_not_belong_together_are_told(home: Path) -> None:
+    private = ensure_key()
+    private.unlink()
+    with pytest.raises(DeviceError, match="not the public half"):
+        ensure_key()
+
+
 def test_what_is_no_public_key_is_refused(home: Path) -> None:
     private = ensure_key()
     junk = home / "junk.pub"
