@@ -162,7 +162,7 @@ pip_step() {
     # One line for each large download, so that minutes of silence do not look like a hang.
     if ! "$VENV/bin/python" -m pip --disable-pip-version-check --no-input install \
         --progress-bar off "$@" </dev/null 2>&1 | tee -a "$LOG" |
-        awk '/^ *Downloading .*\([0-9.]+ [MG]B\)/ && !/metadata/ {
+        awk '/^ *Downloading .*\(([0-9][0-9]+[.0-9]* MB|[0-9.]+ GB)\)/ && !/metadata/ {
                  n = split($2, part, "/"); split(part[n], name, "-")
                  print "setup:   downloading " name[1] " " $(NF - 1) " " $NF; fflush()
              }
@@ -199,7 +199,7 @@ make_venv() {
         "$PYTHON" -m venv "$VENV" >>"$LOG" 2>&1 ||
             fail 7 "$PYTHON -m venv failed; see $LOG"
     fi
-    is_python311 "$VENV/bin/python" && stands_here ||
+    { is_python311 "$VENV/bin/python" && stands_here; } ||
         fail 7 "$VENV is not a Python 3.11 environment made here; move it away and run this again"
     # pip of the pinned version resolves the same everywhere; --build-constraint needs a recent one.
     pip_step "pip" -c constraints.txt pip
