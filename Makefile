@@ -18,7 +18,8 @@ help: ## print this list
 setup: ## OS packages where allowed, then .venv with the pinned versions
 	@scripts/setup.sh
 
-demo: setup phone-image ## EfficientNet-Lite0 from PyTorch to a verdict on the emulated phone
+demo: setup ## EfficientNet-Lite0 from PyTorch to a verdict on the emulated phone
+	$(PYTHON) scripts/phone_image.py --if-possible
 	$(PYTHON) -m deploy.cli run examples/efficientnet_lite0.yaml
 
 test: setup lint ## lint, then every test that can run here

@@ -55,13 +55,15 @@ class Machine:
     system: str = field(default_factory=platform.system)
     python: tuple[int, int, int] = field(default_factory=lambda: sys.version_info[:3])
     scripts: Path = field(default_factory=lambda: Path(sys.executable).parent)
+    # Debian keeps mke2fs outside the PATH of an ordinary user.
+    further: tuple[str, ...] = ("/usr/sbin", "/sbin")
     distribution_version: Callable[[str], str] = importlib.metadata.version
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def find(self, tool: str) -> Path | None:
-        """A program from the environment's own scripts, then PATH, then Debian's sbin folders."""
-        places = f"{self.scripts}{os.pathsep}{self.path}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
-        found = shutil.which(tool, path=places)
+        """A program from the environment's own scripts, then PATH, then ``further`` folders."""
+        places = (str(self.scripts), self.path, *self.further)
+        found = shutil.which(tool, path=os.pathsep.join(filter(None, places)))
         return Path(found) if found else None
 
 
@@ -169,14 +171,14 @@ def check(machine: Machine | None = None) -> list[Check]:
         _disk_space(machine),
         _cached(
             machine,
-            "harness",
+            "harness/*",
             "native parts built",
             "benchmarks",
             "nothing to do: the first run that needs them builds them, as does make phone-image",
         ),
         _cached(
             machine,
-            "phone",
+            "phone/*/initrd",
             "phone image",
             "the emulated phone",
             "nothing to do: the first run that needs it builds it, as does make phone-image",
@@ -315,14 +317,11 @@ def _disk_space(machine: Machine) -> Check:
     )
 
 
-def _cached(machine: Machine, folder: str, name: str, needed_for: str, how: str) -> Check:
+def _cached(machine: Machine, pattern: str, name: str, needed_for: str, how: str) -> Check:
     # Entries are renamed into place when whole; names with a dot are work in progress and locks.
-    try:
-        whole = [e for e in (machine.cache / folder).iterdir() if e.is_dir() and "." not in e.name]
-    except OSError:
-        whole = []
-    # Whether an entry still fits the sources is decided by who uses it: that takes hashing.
-    found = f"{len(whole)} in {machine.cache / folder}" if whole else ""
+    # Whether one still fits the sources is decided by who uses it: that takes hashing.
+    whole = [entry for entry in machine.cache.glob(pattern) if "." not in entry.name]
+    found = f"in {machine.cache / pattern.partition('/')[0]}" if whole else ""
     return Check(
         name=name, ok=bool(whole), found=found, needed_for=needed_for, how="" if whole else how
     )

@@ -33,7 +33,7 @@ def build(progress: Progress) -> Path:
         progress(title)
         step()
     progress("kernel and initial RAM disk")
-    return image.build(progress=progress).folder
+    return image.build(progress=progress).kernel.parent
 
 
 def main() -> int:
