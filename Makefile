@@ -30,14 +30,15 @@ lint: setup ## ruff, mypy and clang-format, all in checking mode
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 ifneq ($(strip $(CPP_SOURCES)),)
-	.venv/bin/clang-format --dry-run --Werror $(CPP_SOURCES)
+	@echo 'clang-format: $(words $(CPP_SOURCES)) files'
+	@.venv/bin/clang-format --dry-run --Werror $(CPP_SOURCES)
 endif
 
 format: setup ## rewrite the sources as lint wants them
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 ifneq ($(strip $(CPP_SOURCES)),)
-	.venv/bin/clang-format -i $(CPP_SOURCES)
+	@.venv/bin/clang-format -i $(CPP_SOURCES)
 endif
 
 bench: setup ## push and pull MB/s over ADB: table here, JSON under build/
