@@ -19,7 +19,7 @@ setup: ## OS packages where allowed, then .venv with the pinned versions
 	@scripts/setup.sh
 
 demo: setup ## EfficientNet-Lite0 from PyTorch to a verdict on the emulated phone
-	$(PYTHON) scripts/phone_image.py --if-possible
+	$(PYTHON) -m scripts.phone_image --if-possible
 	$(PYTHON) -m deploy.cli run examples/efficientnet_lite0.yaml
 
 test: setup lint ## lint, then every test that can run here
@@ -45,7 +45,7 @@ bench: setup ## push and pull MB/s over ADB: table here, JSON under build/
 	$(PYTHON) -m benchmarks.adb_transfer
 
 phone-image: setup ## build the emulated phone's kernel and RAM disk (once; needs QEMU)
-	$(PYTHON) scripts/phone_image.py
+	$(PYTHON) -m scripts.phone_image
 
 clean: ## remove build outputs and reports; the environment and the cache stay
 	rm -rf build dist reports .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,6 +1,6 @@
 """Build the native parts and the emulated phone's image ahead of time, where this machine can.
 
-    python scripts/phone_image.py                  an error when something is missing
+    python -m scripts.phone_image                  an error when something is missing
     python scripts/phone_image.py --if-possible    say what is missing, and end well
 
 What is cached is not built again.

@@ -109,7 +109,7 @@ def test_programs_and_files_that_make_calls_exist() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     for script in re.findall(r"\bscripts/[\w.]+", text):
         assert (ROOT / script).is_file(), script
-    for module in re.findall(r"-m (benchmarks[\w.]*)", text):
+    for module in re.findall(r"-m ((?:benchmarks|scripts)[\w.]*)", text):
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
 
 
