@@ -1,7 +1,7 @@
 """Build the native parts and the emulated phone's image ahead of time, where this machine can.
 
     python -m scripts.phone_image                  an error when something is missing
-    python scripts/phone_image.py --if-possible    say what is missing, and end well
+    python -m scripts.phone_image --if-possible    say what is missing, and end well
 
 What is cached is not built again.
 """

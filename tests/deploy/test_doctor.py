@@ -98,9 +98,15 @@ def test_cached_image_needs_no_debian_tools(machine: MakeMachine, tmp_path: Path
 
 
 def test_half_built_cache_entry_does_not_count(machine: MakeMachine, tmp_path: Path) -> None:
-    (tmp_path / "cache/harness/.0123.tmp").mkdir(parents=True)
-    (tmp_path / "cache/harness/.lock").touch()
-    assert not by_name(doctor.check(machine()))["native parts built"].ok
+    (tmp_path / "cache/harness/bundle-x86_64-0123.tmp").mkdir(parents=True)
+    (tmp_path / "cache/harness/wheels").mkdir()
+    (tmp_path / "cache/phone/.0123.tmp").mkdir(parents=True)
+    (tmp_path / "cache/phone/.0123.tmp/initrd").touch()
+    checks = by_name(doctor.check(machine()))
+    assert not checks["native parts built"].ok
+    assert not checks["phone image"].ok
+    (tmp_path / "cache/harness/bundle-x86_64-0123").mkdir()
+    assert by_name(doctor.check(machine()))["native parts built"].ok
 
 
 def test_tool_that_does_not_run_is_not_there(machine: MakeMachine, tmp_path: Path) -> None:
