@@ -168,7 +168,10 @@ pip_step() {
                  print "setup:   downloading " name[1] " " $(NF - 1) " " $NF; fflush()
              }
              /^Installing collected packages/ { print "setup:   unpacking"; fflush() }'; then
-        grep -E '^(ERROR|error)|No space|Could not|Temporary failure' "$LOG" | tail -n 5 >&2 || true
+        grep -E '^(ERROR|error)|No space|Could not|Temporary failure' "$LOG" | tail -n 3 >&2 || true
+        if grep -qE 'Retrying \(|\(from versions: none\)|NewConnectionError' "$LOG"; then
+            say "the package index may be out of reach: check the network and pip's configuration" >&2
+        fi
         fail 7 "$title: failed; all of pip's output is in $LOG. Run the same command again to resume"
     fi
 }
@@ -187,8 +190,10 @@ make_venv() {
     if [ -e "$MADE" ] && [ ! -L "$VENV" ] && { [ -e "$INSTALLING" ] || ! stands_here; }; then
         # pip takes a package that was cut off half-way for installed, so mending is not enough.
         say "$VENV was cut off or moved: starting it afresh"
-        rm -rf "$VENV"
+        # Renamed first: half a removal would look like an environment of the user's own.
+        mv "$VENV" "build/discarded.$$"
     fi
+    rm -rf build/discarded.*
     if [ ! -e "$VENV" ]; then
         mkdir "$VENV"
         : >"$MADE"
@@ -203,7 +208,7 @@ make_venv() {
     { is_python311 "$VENV/bin/python" && stands_here; } ||
         fail 7 "$VENV is not a Python 3.11 environment made here; move it away and run this again"
     # pip of the pinned version resolves the same everywhere; --build-constraint needs a recent one.
-    pip_step "pip" -c constraints.txt pip
+    pip_step "pip" "$(grep '^pip==' constraints.txt)"
     # torch first and alone: where a CPU build is offered beside the default one, it is chosen here.
     pip_step "torch" -c constraints.txt torch
     pip_step "pocketship and its dependencies" -c constraints.txt --build-constraint constraints.txt \
@@ -233,6 +238,7 @@ fi
 WANTED=$(fingerprint)
 if ready; then PYTHON=$VENV/bin/python; else PYTHON=$(find_python); fi
 missing=$(missing_parts)
+ready || : >"$LOG"
 if [ -n "$missing" ]; then
     if { [ "$retry" = 0 ] && [ -f "$REFUSED" ] && [ "$(cat "$REFUSED")" = "$missing" ]; } ||
         ! may_install; then
