@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -123,49 +125,131 @@ def test_shell_script_is_sound(script: str) -> None:
         assert done.returncode == 0, done.stdout
 
 
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What scripts/setup.sh needs, in a folder whose name has a space."""
+    root = tmp_path / "my checkout"
+    (root / "scripts").mkdir(parents=True)
+    for name in ("scripts/setup.sh", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, root / name)
+    return root
+
+
+def set_up(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the script where it can neither install OS packages nor reach a package index."""
+    unreachable = {
+        "POCKETSHIP_NO_SYSTEM_PACKAGES": "1",
+        "POCKETSHIP_PYTHON": sys.executable,
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_FIND_LINKS": "",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_RETRIES": "0",
+    }
+    return subprocess.run(
+        ["bash", str(root / "scripts/setup.sh"), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **unreachable, **environment},
+    )
+
+
+def make_ready(root: Path) -> Path:
+    """An environment as the script leaves it, but for its packages."""
+    venv = root / ".venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin/python").symlink_to(sys.executable)
+    inputs = [root / name for name in ("pyproject.toml", "constraints.txt", "scripts/setup.sh")]
+    content = f"{root.resolve()}\n".encode() + b"".join(path.read_bytes() for path in inputs)
+    (venv / ".pocketship-made").touch()
+    (venv / ".pocketship-ready").write_text(hashlib.sha256(content).hexdigest() + "\n")
+    return venv
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "code", "text"),
     [
         (["--nope"], {}, 2, "unknown option --nope"),
-        (["--no-system"], {"POCKETSHIP_PYTHON": "/bin/false"}, 6, "not a Python 3.11"),
+        ([], {"POCKETSHIP_PYTHON": "/bin/false"}, 6, "/bin/false is not a Python 3.11"),
     ],
 )
 def test_setup_explains_itself(
-    tmp_path: Path, arguments: list[str], environment: dict[str, str], code: int, text: str
+    checkout: Path, arguments: list[str], environment: dict[str, str], code: int, text: str
 ) -> None:
-    (tmp_path / "scripts").mkdir()
-    for name in ("scripts/setup.sh", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    done = subprocess.run(
-        ["bash", str(tmp_path / "scripts/setup.sh"), *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+    done = set_up(checkout, *arguments, **environment)
     assert done.returncode == code
     assert text in done.stderr
-    assert not (tmp_path / ".venv").exists()
+    assert not (checkout / ".venv").exists()
 
 
-def test_setup_leaves_a_foreign_environment_alone(tmp_path: Path) -> None:
+def test_second_setup_does_nothing(checkout: Path) -> None:
+    make_ready(checkout)
+    done = set_up(checkout)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "setup: ready"
+
+
+@pytest.mark.slow  # makes a real virtual environment
+def test_interrupted_setup_starts_afresh_and_tells_of_the_index(checkout: Path) -> None:
+    venv = make_ready(checkout)
+    (venv / ".pocketship-installing").touch()
+    (venv / "half-a-package").touch()
+    done = set_up(checkout)
+    assert done.returncode == 7
+    assert "starting it afresh" in done.stdout
+    assert "index may be out of reach" in done.stderr
+    assert not (venv / "half-a-package").exists()
+    # The next run must know that this one did not get to its end either.
+    assert (venv / ".pocketship-installing").exists()
+    assert not (venv / ".pocketship-ready").exists()
+
+
+def test_setup_leaves_a_foreign_environment_alone(checkout: Path) -> None:
     """A .venv that the script did not make is never removed, whatever is in it."""
-    (tmp_path / "scripts").mkdir()
-    for name in ("scripts/setup.sh", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    foreign = tmp_path / ".venv/bin/python"
+    foreign = checkout / ".venv/bin/python"
     foreign.parent.mkdir(parents=True)
     foreign.write_text("#!/bin/sh\nexit 3\n")
     foreign.chmod(0o755)
-    done = subprocess.run(
-        ["bash", str(tmp_path / "scripts/setup.sh"), "--no-system"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    done = set_up(checkout)
     assert done.returncode == 7
     assert ".venv is not a Python 3.11 environment" in done.stderr
     assert foreign.read_text() == "#!/bin/sh\nexit 3\n"
+
+
+def test_setup_without_tools_lists_them_and_goes_on(checkout: Path, tmp_path: Path) -> None:
+    """A PATH that holds only what the script itself calls: no compiler, no QEMU, no apt-get."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for tool in ("bash", "dirname", "cat", "cut", "tr", "awk", "grep", "id", "mkdir", "sha256sum"):
+        (bare / tool).symlink_to(str(shutil.which(tool)))
+    make_ready(checkout)
+    done = set_up(checkout, PATH=str(bare))
+    assert done.returncode == 0, done.stderr
+    assert "the emulated phone: runs are host only" in done.stdout
+    assert done.stdout.splitlines()[-1] == "setup: ready"
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_ci_ends_with_what_pytest_said(tmp_path: Path, code: int) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
+    fake = tmp_path / "bin/make"
+    fake.parent.mkdir()
+    closing = "=== 1 failed, 2 passed, 3 skipped in 4.56s (0:00:04) ==="
+    fake.write_text(
+        f"#!/bin/sh\necho '{closing}'\necho 'make: *** [Makefile:1: test]'\nexit {code}\n"
+    )
+    fake.chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / ".ci/run"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{fake.parent}{os.pathsep}{os.environ['PATH']}"},
+    )
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-1] == closing
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
