@@ -84,8 +84,14 @@ def test_a_fast_wrong_answer_is_no_figure(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.skipif(not shutil.which("adb"), reason="needs Google's adb")
 def test_both_clients_are_measured_against_the_real_daemon(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.adb_transfer"]
-        + ["--no-phone", "--megabytes", "1", "--repeats", "1"],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.adb_transfer",
+            "--no-phone",
+            "--megabytes=1",
+            "--repeats=1",
+        ],
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         capture_output=True,
