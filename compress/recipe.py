@@ -48,10 +48,15 @@ class State:
 
 @dataclass(frozen=True)
 class Compressed:
-    """The result: the uncompressed program, the compressed one and what each step bought."""
+    """The uncompressed and the compressed program with their outputs on the evaluation samples.
+
+    The outputs are what every export of a program is held to. ``ledger``: what each step bought.
+    """
 
     baseline: ExportedProgram
+    baseline_outputs: list[quality.Outputs]
     program: ExportedProgram
+    program_outputs: list[quality.Outputs]
     ledger: tuple[LedgerRow, ...]
 
 
@@ -106,7 +111,7 @@ def apply(
     reference = quality.run_all(capture.forward_of(baseline), task.evaluation)
     judge = functools.partial(_row, task=task, reference=reference)
     ledger = [judge("uncompressed", baseline, reference, seconds=time.monotonic() - started)]
-    program = baseline
+    program, outputs = baseline, reference
     for number, step in enumerate(steps, start=1):
         where = f"recipe step {number} ({step.kind})"
         progress(f"{where}: running")
@@ -120,7 +125,7 @@ def apply(
         detail = step.model_dump(mode="json", exclude={"kind"})
         row = judge(step.kind, program, outputs, seconds=time.monotonic() - started)
         ledger.append(row.model_copy(update={"detail": detail, "notes": state.notes}))
-    return Compressed(baseline, program, tuple(ledger))
+    return Compressed(baseline, reference, program, outputs, tuple(ledger))
 
 
 def _captured(state: State, where: str) -> ExportedProgram:

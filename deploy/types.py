@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from compress.ledger import LedgerRow as LedgerRow  # noqa: PLC0414 - re-exported
-from compress.ledger import Quality as Quality  # noqa: PLC0414 - re-exported
+from compress.ledger import LedgerRow as LedgerRow
+from compress.ledger import Quality as Quality
 
 REPORT_SCHEMA_VERSION = 1
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights, on the photographs of scikit-image and scikit-learn.
+"""EfficientNet-Lite0 with ImageNet weights, on photographs of scikit-image and scikit-learn.
 
 The photographs carry no ImageNet labels, so the metric judges agreement with the uncompressed
 model: the target of each evaluation sample is the class that the float model gives it.

@@ -1,0 +1,228 @@
+"""The command line. Every command is a few lines: it parses, calls, prints, and chooses the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy import __version__
+from deploy.console import session
+
+app = typer.Typer(
+    name="pocketship",
+    help="Take a PyTorch model to phones: compress, export, verify, bench, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 passed, 2 bad input, 3 compression, 4 export, 5 parity, 6 device, "
+    "7 measurement missing or invalid, 8 over a limit, 9 inconclusive, 130 interrupted, 1 a bug.",
+)
+phone_app = typer.Typer(help="Emulated ARM64 phones.", no_args_is_help=True)
+app.add_typer(phone_app, name="phone")
+
+PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", show_default=False)]
+RunArgument = Annotated[
+    Path, typer.Argument(help="A run folder, as reports/NAME/latest.", show_default=False)
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pocketship {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    pipeline: PipelineFile,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the newest run of the same pipeline.")
+    ] = False,
+    reports: Annotated[
+        Path | None, typer.Option(help="Folder for reports, in place of the file's.")
+    ] = None,
+) -> None:
+    """Compress, export, verify, measure and report, in one go."""
+    with session("run") as ui:
+        from deploy import commands
+
+        ui.exit_code = commands.run(pipeline, ui, resume=resume, reports=reports)
+
+
+@app.command()
+def compress(
+    pipeline: PipelineFile,
+    reports: Annotated[Path | None, typer.Option(help="Folder for reports.")] = None,
+) -> None:
+    """Apply the recipe only; prints the new run folder last."""
+    with session("compress") as ui:
+        from deploy import commands
+
+        ui.say(str(commands.compress(pipeline, ui, reports=reports)))
+
+
+def _stage(name: str, folder: Path) -> None:
+    with session(name) as ui:
+        from deploy import commands
+
+        ui.exit_code = commands.stage(name, folder, ui)
+
+
+@app.command()
+def export(folder: RunArgument) -> None:
+    """Export the programs of a run folder again."""
+    _stage("export", folder)
+
+
+@app.command()
+def verify(folder: RunArgument) -> None:
+    """Hold the artifacts of a run folder against their programs again."""
+    _stage("verify", folder)
+
+
+@app.command()
+def bench(folder: RunArgument) -> None:
+    """Measure the artifacts of a run folder again, on every device of its pipeline."""
+    _stage("bench", folder)
+
+
+@app.command()
+def report(folder: RunArgument) -> None:
+    """Write the report of a run folder again from what is in it."""
+    _stage("report", folder)
+
+
+@app.command()
+def devices() -> None:
+    """List phones that are connected, emulated phones that run, and the known profiles."""
+    with session("devices") as ui:
+        from deploy import commands
+
+        commands.devices(ui)
+
+
+@app.command()
+def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show what works here, what is missing, and how to get it."""
+    with session("doctor") as ui:
+        from deploy import doctor as checks
+
+        found = checks.check()
+        if json:
+            ui.say("[" + ",\n".join(check.model_dump_json() for check in found) + "]")
+        else:
+            ui.say(checks.summary(found))
+        ui.exit_code = checks.exit_code(found)
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("pipeline.yaml"),
+) -> None:
+    """Write a commented pipeline file to start from."""
+    with session("init") as ui:
+        from deploy import commands
+
+        commands.init(file)
+        ui.say(f"wrote {file}; next: pocketship check {file}")
+
+
+@app.command()
+def schema(
+    of: Annotated[str, typer.Option("--of", help="pipeline or report.")] = "pipeline",
+) -> None:
+    """Print the JSON Schema of pipeline files, or of report.json."""
+    with session("schema") as ui:
+        from deploy import commands
+
+        ui.say(commands.schema(of).rstrip())
+
+
+@app.command()
+def check(pipeline: PipelineFile) -> None:
+    """Check a pipeline file, its devices and its task without running anything."""
+    with session("check") as ui:
+        from deploy import commands
+
+        ui.say(commands.check(pipeline, ui))
+
+
+@phone_app.command("start")
+def phone_start(
+    profile: Annotated[str, typer.Argument(help="A profile with an emulator.")] = "emulated-arm64",
+    key: Annotated[
+        list[Path] | None, typer.Option(help="A public ADB key to trust besides your own.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port on 127.0.0.1; default: a free one.")
+    ] = None,
+) -> None:
+    """Start a phone that stays until `phone stop`; prints its serial last."""
+    with session("phone start") as ui:
+        from deploy import commands
+
+        ui.say(commands.phone_start(profile, key or [], port, ui))
+
+
+@phone_app.command("list")
+def phone_list() -> None:
+    """List the phones that run."""
+    with session("phone list") as ui:
+        from deploy import commands
+
+        commands.phone_list(ui)
+
+
+@phone_app.command("stop")
+def phone_stop(
+    serial: Annotated[str | None, typer.Argument(help="127.0.0.1:PORT; the only one.")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Stop all of them.")] = False,
+) -> None:
+    """Stop a phone."""
+    with session("phone stop") as ui:
+        from deploy.emulator import commands as phones
+
+        for phone in phones.stop(serial, everyone=everyone):
+            ui.say(f"stopped {phone.serial}")
+
+
+@phone_app.command("shell", context_settings={"ignore_unknown_options": True})
+def phone_shell(
+    serial: Annotated[str, typer.Argument(help="127.0.0.1:PORT")],
+    command: Annotated[list[str] | None, typer.Argument(help="What to run; none: a shell.")] = None,
+) -> None:
+    """Run a command on a phone, or an interactive shell."""
+    with session("phone shell", own_streams=True) as ui:
+        from deploy.emulator import commands as phones
+
+        ui.exit_code = phones.shell(serial, command or [])
+
+
+@phone_app.command("image")
+def phone_image() -> None:
+    """Build the phone's kernel and RAM disk if they are not there yet."""
+    with session("phone image") as ui:
+        from deploy.emulator import image
+
+        ui.say(str(image.build(ui.progress).initrd.parent))
+
+
+def main() -> None:
+    """Entry point of the command ``pocketship``."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""What the commands do, apart from parsing their options and printing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy import config, connect, paths, pipeline, stored, workspace
+from deploy.config import PipelineConfig
+from deploy.console import Session
+from deploy.devices import profiles
+from deploy.emulator import machine
+from deploy.errors import ConfigError
+from deploy.files import write_text
+from deploy.report import schema as report_schema
+from deploy.report import tables, words
+from deploy.types import Report
+from deploy.workspace import RunFolder
+
+
+def _load(path: Path, reports: Path | None) -> PipelineConfig:
+    loaded = config.load(path)
+    if reports is not None:
+        loaded = loaded.model_copy(update={"reports": reports})
+    # A misspelt device must not show itself after minutes of compression.
+    for wanted in loaded.devices:
+        connect.check(wanted)
+    return loaded
+
+
+def run(path: Path, ui: Session, *, resume: bool, reports: Path | None) -> int:
+    """All stages of a pipeline file; returns the exit code that the gate chose."""
+    loaded = _load(path, reports)
+    folder = workspace.newest_like(loaded) if resume else None
+    if resume:
+        ui.progress(f"going on with {folder.root}" if folder else "no earlier run: a new one")
+    if folder is None:
+        folder = workspace.create(loaded, path)
+    _begin(folder, ui)
+    ui.resume_hint = f"What is done is kept; go on with: pocketship run {path} --resume"
+    with workspace.exclusive(folder):
+        report = pipeline.run(folder, ui.progress)
+    return show(report, folder, ui)
+
+
+def compress(path: Path, ui: Session, *, reports: Path | None) -> Path:
+    """The first stage in a new run folder, which is returned."""
+    folder = workspace.create(_load(path, reports), path)
+    _begin(folder, ui)
+    with workspace.exclusive(folder):
+        pipeline.run_compress(folder, ui.progress)
+    return folder.root
+
+
+def _begin(folder: RunFolder, ui: Session) -> None:
+    ui.log_to(folder.root / "log.txt")
+    ui.progress(f"run folder {folder.root}")
+
+
+_STAGES = {
+    "export": (pipeline.run_export, "artifacts"),
+    "verify": (pipeline.run_verify, "verify"),
+    "bench": (pipeline.run_bench, "bench"),
+    "report": (pipeline.run_report, ""),
+}
+
+
+def stage(name: str, root: Path, ui: Session) -> int:
+    """One stage again on a run folder. What it and later stages left there is removed first."""
+    folder = workspace.open_run(root)
+    _begin(folder, ui)
+    with workspace.exclusive(folder):
+        names = list(_STAGES)
+        for later in names[names.index(name) :]:
+            if output := _STAGES[later][1]:
+                shutil.rmtree(folder.root / output, ignore_errors=True)
+        _STAGES[name][0](folder, ui.progress)
+        report = pipeline.run_report(folder, ui.progress)
+    if name == "export":
+        ui.say(f"{len(report.artifacts)} files in {folder.artifacts}")
+        return 0
+    return show(report, folder, ui)
+
+
+def show(report: Report, folder: RunFolder, ui: Session) -> int:
+    """The main table, what is missing, where the report is, and the verdict last."""
+    for table in tables.summary(report):
+        rows, reasons = table.plain_rows()
+        columns = [(column.name, column.number) for column in table.columns]
+        ui.table(table.caption, columns, [list(row) for row in rows])
+        for number, reason in enumerate(reasons, 1):
+            ui.say(f"({number}) {reason}")
+    for line in words.summary_lines(report):
+        ui.say(line)
+    ui.say(f"Report: {folder.root / 'index.html'}")
+    return report.exit_code
+
+
+def check(path: Path, ui: Session) -> str:
+    """Validate a pipeline file, its devices and its task; says what a run would do."""
+    loaded = _load(path, None)
+    ui.progress("loading the task")
+    folder = RunFolder(Path.cwd(), workspace.asked(loaded, path, "check"))
+    task = stored.task_of(folder)
+    formats = ", ".join(target.format for target in loaded.targets)
+    names = ", ".join(device.profile for device in loaded.devices) or "none"
+    return (
+        f"{path}: good. Variants {', '.join(loaded.variants)}; formats {formats}; devices {names}; "
+        f"{len(task.calibration)} calibration and {len(task.evaluation)} evaluation samples."
+    )
+
+
+def init(path: Path) -> None:
+    """Write the commented template; never over a file that is there."""
+    if path.exists():
+        raise ConfigError("exists already", where=str(path), hint="Give another name.")
+    template = Path(__file__).with_name("pipeline_template.yaml")
+    try:
+        write_text(path, template.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", where=str(path)) from error
+
+
+def schema(of: str) -> str:
+    """JSON Schema of ``pipeline`` files or of the ``report``."""
+    kinds = {"pipeline": config.json_schema, "report": report_schema.schema_text}
+    if of not in kinds:
+        raise ConfigError(f"no schema of '{of}'", hint=f"Choose one of: {', '.join(kinds)}.")
+    return kinds[of]()
+
+
+def devices(ui: Session) -> None:
+    """Running emulated phones, then the profiles that are known."""
+    phones = machine.running()
+    running = [[phone.serial, phone.profile, "emulated phone, runs"] for phone in phones]
+    ui.table("Running", [("Serial", False), ("Profile", False), ("State", False)], running)
+    rows = [
+        [known.name, known.transport, known.tier.value, known.abi, known.tested_on or "never run"]
+        for known in profiles.all_profiles()
+    ]
+    columns = [(name, False) for name in ("Profile", "Transport", "Tier", "ABI", "Tested on")]
+    ui.table(f"Profiles in {paths.profiles_dir()}", columns, rows)
+
+
+def phone_start(profile: str, keys: Sequence[Path], port: int | None, ui: Session) -> str:
+    """Start a detached phone and return its serial."""
+    started = machine.start(
+        profiles.load(profile), keys=keys, port=port, detached=True, progress=ui.progress
+    )
+    return started.serial
+
+
+def phone_list(ui: Session) -> None:
+    """One row for each phone that runs."""
+    rows = [
+        [phone.serial, phone.profile, "yes" if phone.icount else "no", phone.started_utc]
+        for phone in machine.running()
+    ]
+    columns = [("Serial", False), ("Profile", False), ("Counts", False), ("Started", False)]
+    ui.table("Emulated phones", columns, rows)

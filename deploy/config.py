@@ -1,0 +1,223 @@
+"""The pipeline file: YAML in, a validated :class:`PipelineConfig` out, or one line why not.
+
+Keys are checked strictly. An error names the file, the line, the key's path and, where a key is
+nearly right, the one that was probably meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+import compress.quantize  # noqa: F401 - registers its step
+from compress.recipe import StepConfig, step_union
+from deploy.errors import ConfigError
+from deploy.export.options import Target
+from deploy.types import Budget, Model
+from deploy.verify.parity import ParityLimits
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+if TYPE_CHECKING:
+    Step = StepConfig
+else:
+    Step = step_union()
+
+
+class TaskConfig(Model):
+    """Where model and data come from: a Python callable, or a saved ``.pt2`` program alone.
+
+    With ``program`` there are no data: parity is judged on ``random_samples`` seeded random inputs,
+    and the report says so.
+    """
+
+    callable: str | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    program: Path | None = None
+    random_samples: int = Field(default=16, gt=0, le=1000)
+
+    @field_validator("callable")
+    @classmethod
+    def _has_colon(cls, value: str | None) -> str | None:
+        if value is not None and ":" not in value:
+            raise ValueError("is not of the form module:function")
+        return value
+
+
+class DeviceConfig(Model):
+    """One device: a profile, and for real phones the serial that adb shows (HOST:PORT).
+
+    An ``optional`` device that cannot be had is left out and the report says so; without it the run
+    is INVALID.
+    """
+
+    profile: str
+    serial: str | None = None
+    optional: bool = False
+
+
+class BenchConfig(Model):
+    """How cases are measured. ``threads``: one case for each number."""
+
+    preset: Literal["quick", "release", "exact"] = "quick"
+    threads: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(default=(1,), min_length=1)
+
+
+class Requirements(Model):
+    """What the compressed model must keep of the uncompressed one, on the evaluation data."""
+
+    min_sqnr_db: float | None = None
+    min_top1_agreement: float | None = Field(default=None, ge=0, le=1)
+    max_metric_drop: float | None = None
+
+
+class RecipeConfig(Model):
+    """The compressed variant: its name, its steps, and what it must keep."""
+
+    name: Name = "compressed"
+    steps: tuple[Step, ...] = Field(min_length=1)
+    require: Requirements = Requirements()
+
+
+class PipelineConfig(Model):
+    """A whole pipeline file."""
+
+    version: Literal[1]
+    name: Name
+    seed: int = Field(default=0, ge=0)
+    task: TaskConfig
+    baseline: Name | None = "fp32"
+    recipe: RecipeConfig | None = None
+    targets: tuple[Target, ...] = Field(min_length=1)
+    verify: dict[Name, ParityLimits] = Field(default_factory=dict)
+    devices: tuple[DeviceConfig, ...] = ()
+    bench: BenchConfig = BenchConfig()
+    budgets: tuple[Budget, ...] = ()
+    reports: Path = Path("reports")
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _bare_names(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [{"profile": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the models that are exported, the baseline first."""
+        recipe = (self.recipe.name,) if self.recipe else ()
+        return ((self.baseline,) if self.baseline else ()) + recipe
+
+    def complaints(self) -> Iterator[str]:
+        """What is wrong across keys."""
+        if bool(self.task.callable) == bool(self.task.program):
+            yield "task: give either 'callable' or 'program'"
+        if not self.variants:
+            yield "nothing to export: give a recipe or keep the baseline"
+        if len(set(self.variants)) != len(self.variants):
+            yield f"recipe.name: '{self.variants[0]}' is the baseline's name too"
+        for unknown in sorted(set(self.verify) - set(self.variants)):
+            choices = ", ".join(self.variants)
+            yield f"verify.{unknown}: no such variant; there are: {choices}"
+        if _repeated([target.format for target in self.targets]):
+            yield "targets: a format appears twice"
+        if _repeated([device.profile for device in self.devices]):
+            yield "devices: a profile appears twice"
+
+
+def _repeated(values: Sequence[object]) -> bool:
+    return len(set(values)) != len(values)
+
+
+def load(path: Path) -> PipelineConfig:
+    """Read and validate a pipeline file; raises ``ConfigError`` with file, line and key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise ConfigError(
+            reason, where=str(path), hint="Write one: pocketship init FILE."
+        ) from error
+    try:
+        data = yaml.safe_load(text)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "is not YAML"
+        raise ConfigError(f"is not valid YAML: {problem}", where=where) from error
+    if not isinstance(data, dict):
+        raise ConfigError(
+            "is not a mapping", where=str(path), hint="See pocketship init for an example."
+        )
+    try:
+        config = PipelineConfig.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error.errors()[0], path, tree, len(error.errors())) from error
+    for complaint in config.complaints():
+        raise ConfigError(complaint, where=str(path))
+    return config
+
+
+def json_schema() -> str:
+    """JSON Schema of a pipeline file, for editors."""
+    schema = PipelineConfig.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "pocketship pipeline"
+    # A device may be a bare profile name.
+    items = schema["properties"]["devices"]["items"]
+    schema["properties"]["devices"]["items"] = {"anyOf": [{"type": "string"}, items]}
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def _explain(error: ErrorDetails, path: Path, tree: Any, count: int) -> ConfigError:
+    keys, node = _walk(tree, error["loc"])
+    dotted = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
+    hint = f"{count - 1} more problem(s) in this file." if count > 1 else ""
+    if error["type"] == "extra_forbidden":
+        message = "unknown key"
+        if close := difflib.get_close_matches(str(keys[-1]), _known_keys(error["loc"]), n=1):
+            message += f"; did you mean '{close[0]}'?"
+    else:
+        message = error["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        value = error.get("input")
+        if isinstance(value, str | int | float | bool) and error["type"] != "missing":
+            message += f" (got {value!r})"
+    where = f"{path}:{node.start_mark.line + 1}" if node is not None else str(path)
+    return ConfigError(f"{dotted}: {message}", where=where, hint=hint)
+
+
+def _walk(tree: Any, loc: Sequence[int | str]) -> tuple[list[int | str], Any]:
+    """Follow an error's location through the YAML nodes; drops pydantic's union tags from it."""
+    keys: list[int | str] = []
+    node, found = tree, tree
+    for key in loc:
+        if isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+            if key >= len(node.value):
+                break
+            node = found = node.value[key]
+            keys.append(key)
+        elif isinstance(node, yaml.MappingNode):
+            pairs = {k.value: (k, v) for k, v in node.value}
+            if str(key) in pairs:
+                found, node = pairs[str(key)]
+                keys.append(key)
+            elif key == loc[-1]:
+                keys.append(key)
+    return keys or list(loc), found
+
+
+def _known_keys(loc: Sequence[int | str]) -> list[str]:
+    """Every key that any model of the pipeline file knows; close enough for a suggestion."""
+    names: set[str] = set()
+    schema = PipelineConfig.model_json_schema()
+    for part in (schema, *schema.get("$defs", {}).values()):
+        names |= set(part.get("properties", {}))
+    return sorted(names - {str(loc[-1])})

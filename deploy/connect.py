@@ -1,0 +1,72 @@
+"""From a device's name in a pipeline to a connected device, and away again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from deploy.config import DeviceConfig
+from deploy.devices import adb, profiles
+from deploy.devices.base import Device
+from deploy.devices.host import HostDevice
+from deploy.emulator import machine
+from deploy.errors import ConfigError
+from deploy.types import DeviceProfile, Progress
+
+Connector = Callable[[DeviceConfig, DeviceProfile, Progress], Iterator[Device]]
+
+
+@contextlib.contextmanager
+def connected(wanted: DeviceConfig, progress: Progress) -> Iterator[Device]:
+    """Connect to a device, starting it where it is an emulated one; let go of it at the end.
+
+    Raises ``DeviceError`` where it cannot be had, ``ConfigError`` where it is named wrongly.
+    """
+    profile = profiles.load(wanted.profile)
+    with contextlib.contextmanager(_CONNECTORS[profile.transport])(
+        wanted, profile, progress
+    ) as device:
+        yield device
+
+
+def check(wanted: DeviceConfig) -> None:
+    """Raise ``ConfigError`` where a device is named wrongly; connects to nothing."""
+    profile = profiles.load(wanted.profile)
+    if profile.transport == "adb" and wanted.serial is None:
+        raise ConfigError(
+            "needs a serial",
+            where=f"device '{profile.name}'",
+            hint="Give 'serial: HOST:PORT', as in: adb tcpip 5555; adb connect HOST:5555.",
+        )
+
+
+def _host(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> Iterator[Device]:
+    device = HostDevice(profile)
+    try:
+        yield device
+    finally:
+        device.close()
+
+
+def _adb(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> Iterator[Device]:
+    check(wanted)
+    device = adb.connect(str(wanted.serial), profile, progress=progress)
+    try:
+        yield device
+    finally:
+        device.close()
+
+
+def _emulator(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> Iterator[Device]:
+    if wanted.serial is not None:
+        yield from _adb(wanted, profile, progress)
+        return
+    progress(f"{profile.name}: starting the emulated phone")
+    phone = machine.start(profile, progress=progress)
+    try:
+        yield from _adb(wanted.model_copy(update={"serial": phone.serial}), profile, progress)
+    finally:
+        phone.stop()
+
+
+_CONNECTORS: dict[str, Connector] = {"host": _host, "adb": _adb, "emulator": _emulator}

@@ -1,0 +1,176 @@
+"""What the user sees: progress, results, one line an error, and no noise of other libraries.
+
+While a command runs, the process's own standard output and error lead to a log file, because the
+libraries below (C++ ones too) write there as they like. The user's terminal is kept aside for
+what pocketship itself says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import IO, NoReturn
+
+import typer
+from rich.console import Console
+from rich.status import Status as Spinner
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from deploy.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, PocketshipError
+from deploy.paths import state_dir
+
+
+class Session:
+    """One command's talk with its user."""
+
+    def __init__(self, command: str, out: IO[str], err: IO[str], log: IO[bytes] | None) -> None:
+        self.command = command
+        self.exit_code = EXIT_OK
+        self.resume_hint = ""
+        self.log_path: Path | None = None
+        self._out = Console(file=out, highlight=False, soft_wrap=True)
+        self._err = Console(file=err, highlight=False, soft_wrap=True)
+        self._log = log
+        self._started = time.monotonic()
+        self._spinner: Spinner | None = None
+
+    def say(self, text: str) -> None:
+        """Print a result, as it is, to standard output."""
+        self._stop_spinner()
+        self._out.print(Text(text))
+
+    def progress(self, line: str) -> None:
+        """Print what is going on, with the seconds since the start, to standard error."""
+        elapsed = time.monotonic() - self._started
+        text = Text.assemble((f"{elapsed:7.1f}s ", "dim"), " ".join(line.split()))
+        if self._err.is_terminal:
+            self._stop_spinner()
+            self._err.print(text)
+            self._spinner = self._err.status(Text(self.command, style="dim"))
+            self._spinner.start()
+        else:
+            self._err.print(text)
+        if self._log is not None:
+            os.write(2, f"-- {elapsed:7.1f}s {line}\n".encode(errors="replace"))
+
+    def table(self, title: str, columns: list[tuple[str, bool]], rows: list[list[str]]) -> None:
+        """Print a table; a column is its name and whether it holds numbers. Cells are no markup."""
+        self._stop_spinner()
+        table = RichTable(title=Text(title), title_justify="left", title_style="bold")
+        for name, number in columns:
+            table.add_column(Text(name), justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._out.print(table, soft_wrap=False)
+
+    def log_to(self, path: Path) -> None:
+        """Let the log go on in ``path``, with what it held so far."""
+        if self._log is None:
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._log.seek(0)
+        earlier = self._log.read()
+        with path.open("ab") as stream:
+            stream.write(earlier)
+            stream.flush()
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+        self.log_path = path
+
+    def fail(self, text: str, code: int) -> None:
+        """Print one error line and choose the exit code."""
+        self._stop_spinner()
+        self._err.print(Text.assemble(("pocketship: ", "bold red"), " ".join(text.split())))
+        self.exit_code = code
+
+    def crash(self, error: BaseException) -> None:
+        """A bug of ours: the traceback goes to a file, one line to the user."""
+        path = self.log_path
+        if path is None:
+            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+            path = state_dir() / f"crash-{stamp}.log"
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write("".join(traceback.format_exception(error)))
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        self.fail(f"unexpected error in '{self.command}': {what}. The traceback: {path}", EXIT_BUG)
+
+    def _stop_spinner(self) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+
+
+@contextlib.contextmanager
+def session(command: str, *, own_streams: bool = False) -> Iterator[Session]:
+    """Run a command's body; turn what it raises into one line and an exit code.
+
+    ``own_streams`` leaves standard output and error to the body (an interactive shell).
+    """
+    with contextlib.ExitStack() as stack:
+        if own_streams:
+            ui = Session(command, sys.stdout, sys.stderr, None)
+        else:
+            ui = Session(command, *stack.enter_context(_streams_kept_aside()))
+        stack.enter_context(_terminate_as_interrupt())
+        try:
+            yield ui
+        except PocketshipError as error:
+            ui.fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            ui.fail(f"interrupted. {ui.resume_hint}".strip(), EXIT_INTERRUPTED)
+        except (typer.Exit, BrokenPipeError):
+            raise
+        except Exception as error:
+            ui.crash(error)
+        finally:
+            ui._stop_spinner()
+    if ui.exit_code != EXIT_OK:
+        raise typer.Exit(ui.exit_code)
+
+
+@contextlib.contextmanager
+def _streams_kept_aside() -> Iterator[tuple[IO[str], IO[str], IO[bytes]]]:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with (
+        os.fdopen(os.dup(kept[0]), "w", buffering=1, encoding="utf-8", errors="replace") as out,
+        os.fdopen(os.dup(kept[1]), "w", buffering=1, encoding="utf-8", errors="replace") as err,
+        tempfile.TemporaryFile() as log,
+    ):
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield out, err, log
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for target, source in zip((1, 2), kept, strict=True):
+                os.dup2(source, target)
+                os.close(source)
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """SIGTERM (what CI sends) unwinds as Ctrl-C does, so that phones stop and files stay whole."""
+
+    def interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,152 @@
+"""The path that data takes, top to bottom: compress, export, verify, bench, report.
+
+Each stage reads its input from the run folder and leaves its output there, so each can be run alone
+and an interrupted run goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+from compress import recipe
+from compress.capture import load_program
+from deploy import __version__, provenance, stored, workspace
+from deploy.bench.runner import preset
+from deploy.bench.session import Job, run_device
+from deploy.connect import connected
+from deploy.errors import DeviceError
+from deploy.export import EXPORTERS
+from deploy.harness import bundle
+from deploy.report import compare, gate, render, store
+from deploy.types import Progress, Report, Status
+from deploy.verify.parity import ParityLimits, verify
+from deploy.workspace import RunFolder
+
+
+def run(folder: RunFolder, progress: Progress) -> Report:
+    """All stages whose output is not there yet. A failed parity keeps the phones out of it."""
+    for stage in (run_compress, run_export, run_verify):
+        stage(folder, progress)
+    if not any(row.status is Status.FAILED for row in stored.parity(folder)):
+        run_bench(folder, progress)
+    return run_report(folder, progress)
+
+
+def run_compress(folder: RunFolder, progress: Progress) -> None:
+    """Task -> one program a variant, the ledger, and the outputs that everything is held to."""
+    config = folder.config
+    if not folder.compress.is_dir():
+        progress("loading the task")
+        task = stored.task_of(folder)
+        steps = config.recipe.steps if config.recipe else ()
+        made = recipe.apply(task, steps, seed=config.seed, progress=progress)
+        with workspace.whole(folder.compress) as scratch:
+            stored.write_compressed(scratch, task, made, config)
+    for row in stored.ledger(folder)[1:]:
+        if row.quality:
+            progress(f"{row.step}: {stored.quality_in_words(row.quality)} against uncompressed")
+    stored.require(folder)
+
+
+def run_export(folder: RunFolder, progress: Progress) -> None:
+    """One file a variant and format, each with its manifest."""
+    for variant in folder.config.variants:
+        source = folder.compress / f"{variant}.pt2"
+        for target in folder.config.targets:
+            if stored.is_exported(folder, variant, target):
+                continue
+            watch = workspace.Stopwatch()
+            progress(f"exporting {variant} as {target.format}")
+            files = EXPORTERS[target.format](
+                load_program(source), target, folder.artifacts, variant
+            )
+            for written in files:
+                artifact = stored.write_manifest(folder, variant, source, written)
+                progress(f"exported {artifact.name}: {artifact.bytes:,} bytes ({watch})")
+
+
+def run_verify(folder: RunFolder, progress: Progress) -> None:
+    """Every artifact on this machine against its program, on all evaluation samples."""
+    artifacts = workspace.artifacts_of(folder)
+    if stored.is_verified(folder, artifacts):
+        return
+    samples, metric = stored.samples(folder), stored.metric_of(folder)
+    rows = []
+    for artifact in artifacts:
+        progress(f"verifying {artifact.name} on {len(samples)} samples")
+        row = verify(
+            artifact,
+            folder.artifacts / artifact.path,
+            samples,
+            stored.outputs(folder, artifact.variant),
+            metric=metric,
+            limits=folder.config.verify.get(artifact.variant, ParityLimits()),
+        )
+        rows.append(row)
+        progress(f"parity of {artifact.name}: {stored.in_words(row)}")
+    workspace.write_json(folder.parity, rows)
+
+
+def run_bench(folder: RunFolder, progress: Progress) -> None:
+    """Every artifact on every device; one device at a time, so that none disturbs another."""
+    artifacts = workspace.artifacts_of(folder)
+    jobs = [
+        Job(
+            artifact=artifact,
+            path=folder.artifacts / artifact.path,
+            inputs=folder.compress / stored.INPUTS,
+            reference=stored.first_outputs(folder, artifact.variant),
+            threads=threads,
+        )
+        for artifact in artifacts
+        for threads in folder.config.bench.threads
+    ]
+    for wanted in folder.config.devices:
+        missing = stored.missing_jobs(folder, wanted, jobs)
+        if missing is None:
+            continue
+        try:
+            with connected(wanted, progress) as device:
+                runner = bundle(device.profile.abi, progress)
+                limits = preset(folder.config.bench.preset)
+                keep = stored.keeper(folder)
+                device_run, _ = run_device(
+                    device, missing, runner, limits, progress=progress, keep=keep
+                )
+        except DeviceError as error:
+            progress(f"{wanted.profile}: {error}")
+            device_run = stored.absent(wanted, error)
+        stored.write_device(folder, device_run)
+
+
+def run_report(folder: RunFolder, progress: Progress) -> Report:
+    """Everything that is in the run folder -> report.json, report.md, index.html, verdicts."""
+    config = folder.config
+    artifacts, parity = workspace.artifacts_of(folder), stored.parity(folder)
+    devices, cases = stored.devices(folder), stored.cases(folder, artifacts)
+    verdicts = gate.verdicts(
+        artifacts=artifacts, parity=parity, devices=devices, cases=cases, budgets=config.budgets
+    )
+    decision = gate.decide(verdicts)
+    report = Report(
+        pocketship_version=__version__,
+        pipeline=config.name,
+        run_id=folder.asked.run_id,
+        created_utc=folder.asked.created_utc,
+        commit=provenance.commit(folder),
+        seed=config.seed,
+        baseline_variant=config.baseline,
+        machine=provenance.machine(),
+        tools=provenance.tools(),
+        ledger=stored.ledger(folder),
+        artifacts=tuple(artifacts),
+        parity=tuple(parity),
+        devices=tuple(devices),
+        cases=tuple(cases),
+        comparisons=compare.comparisons(cases, artifacts, config.baseline, devices=devices),
+        verdicts=tuple(verdicts),
+        outcome=decision.outcome,
+        exit_code=decision.exit_code,
+    )
+    store.write(report, folder.root)
+    render.write(report, folder.root)
+    store.point_latest(folder.root)
+    return report

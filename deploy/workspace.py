@@ -1,0 +1,238 @@
+"""The run folder: what was asked, what each stage left, and nothing half-written.
+
+A stage's folder appears by one rename when the stage is done. A stage that runs again first looks
+at what is there; that is what makes a run resumable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from deploy import __version__
+from deploy.config import PipelineConfig
+from deploy.errors import ConfigError, ExportError
+from deploy.files import tree_digest, write_text
+from deploy.types import Artifact, Model
+
+Value = TypeVar("Value")
+
+
+class Asked(Model):
+    """``run.json``: what a run was asked to do, and by which pocketship."""
+
+    schema_version: int = 1
+    pocketship_version: str
+    run_id: str
+    created_utc: str
+    pipeline_file: str
+    working_folder: str
+    config: PipelineConfig
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder and what it was asked."""
+
+    root: Path
+    asked: Asked
+
+    @property
+    def config(self) -> PipelineConfig:
+        """The validated pipeline."""
+        return self.asked.config
+
+    @property
+    def compress(self) -> Path:
+        """Programs, ledger, samples and reference outputs."""
+        return self.root / "compress"
+
+    @property
+    def artifacts(self) -> Path:
+        """Exported files and their manifests."""
+        return self.root / "artifacts"
+
+    @property
+    def bench(self) -> Path:
+        """Cases and devices, one file each."""
+        return self.root / "bench"
+
+    @property
+    def parity(self) -> Path:
+        """The parity file."""
+        return self.root / "verify" / "parity.json"
+
+    def search(self) -> tuple[Path, ...]:
+        """Folders in which the task's module is looked for."""
+        return Path(self.asked.pipeline_file).parent, Path(self.asked.working_folder)
+
+
+def create(config: PipelineConfig, pipeline_file: Path) -> RunFolder:
+    """Make a new run folder ``<reports>/<name>/<UTC time>`` and write what was asked."""
+    parent = config.reports / config.name
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        root = _new_folder(parent, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"))
+        wanted = asked(config, pipeline_file, root.name)
+        write_text(root / "run.json", wanted.model_dump_json(indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write here: {error.strerror}",
+            where=str(parent),
+            hint="Choose another folder with --reports or 'reports:' in the pipeline file.",
+        ) from error
+    return RunFolder(root.resolve(), wanted)
+
+
+def asked(config: PipelineConfig, pipeline_file: Path, run_id: str) -> Asked:
+    """What a run is asked to do, as of now and from here."""
+    return Asked(
+        pocketship_version=__version__,
+        run_id=run_id,
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        pipeline_file=str(pipeline_file.resolve()),
+        working_folder=str(Path.cwd()),
+        config=config,
+    )
+
+
+def _new_folder(parent: Path, stamp: str) -> Path:
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        with contextlib.suppress(FileExistsError):
+            root = parent / f"{stamp}{suffix}"
+            root.mkdir()
+            return root
+    raise FileExistsError(17, "100 runs in one second")
+
+
+def open_run(root: Path) -> RunFolder:
+    """Open a run folder that is there; ``ConfigError`` where it is none or of another version."""
+    path = root / "run.json"
+    if not path.is_file():
+        raise ConfigError(
+            "is not a run folder (no run.json)",
+            where=str(root),
+            hint="Give a folder below reports/, such as reports/NAME/latest.",
+        )
+    return RunFolder(root.resolve(), read_json(path, Asked))
+
+
+def newest_like(config: PipelineConfig) -> RunFolder | None:
+    """The newest run of the same pipeline with the same configuration, to go on with."""
+    parent = config.reports / config.name
+    for root in sorted(parent.glob("[0-9]*-[0-9]*"), reverse=True):
+        with contextlib.suppress(ConfigError):
+            run = open_run(root)
+            if run.config == config:
+                return run
+    return None
+
+
+@contextlib.contextmanager
+def exclusive(run: RunFolder) -> Iterator[None]:
+    """Hold the run folder against a second pocketship; the lock dies with the process."""
+    try:
+        stream = (run.root / ".lock").open("a")
+    except OSError as error:
+        raise ConfigError(f"cannot write here: {error.strerror}", where=str(run.root)) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                "another pocketship works in this folder",
+                where=str(run.root),
+                hint="Wait for it to end.",
+            ) from error
+        yield
+
+
+@contextlib.contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """Give a scratch folder that becomes ``folder`` when the block succeeds."""
+    for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        if folder.exists():
+            shutil.rmtree(folder)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_json(path: Path, kind: type[Value]) -> Value:
+    """Read and validate a file that pocketship wrote; ``ConfigError`` where it is not whole."""
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(
+            f"cannot be read: {first}",
+            where=str(path),
+            hint="It was cut off, edited or written by another version: run the stage again.",
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a pydantic value, or a list of them, as readable JSON."""
+    data = TypeAdapter(type(value)).dump_python(value, mode="json")
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def artifacts_of(run: RunFolder) -> list[Artifact]:
+    """All artifacts in the order variant, format as the pipeline names them; hashes are checked.
+
+    Raises:
+        ExportError: nothing was exported, or a file is not what its manifest says.
+    """
+    found = [read_json(path, Artifact) for path in run.artifacts.glob("*.manifest.json")]
+    if not found:
+        raise ExportError(
+            "holds no artifacts",
+            where=str(run.artifacts),
+            hint=f"pocketship export {run.root} makes them.",
+        )
+    for artifact in found:
+        if problem := damage(artifact, run.artifacts):
+            raise ExportError(
+                problem,
+                where=str(run.artifacts / artifact.path),
+                hint=f"pocketship export {run.root} makes it again.",
+            )
+    variants = {name: position for position, name in enumerate(run.config.variants)}
+    return sorted(found, key=lambda a: (variants.get(a.variant, len(variants)), a.format))
+
+
+def damage(artifact: Artifact, folder: Path) -> str:
+    """Why an artifact's file is not what its manifest says; empty where it is."""
+    path = folder / artifact.path
+    if path.parent != folder or not path.exists():
+        return "is missing"
+    digest, _ = tree_digest(path)
+    if digest == artifact.sha256:
+        return ""
+    return f"changed since it was exported (sha256 {digest[:12]}, was {artifact.sha256[:12]})"
+
+
+class Stopwatch:
+    """Wall seconds since it was made, for progress lines."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def __str__(self) -> str:
+        return f"{time.monotonic() - self._started:.1f} s"
