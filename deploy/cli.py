@@ -1,4 +1,4 @@
-"""The command line. Every command is a few lines: it parses, calls, prints, and chooses the code."""
+"""The command line: each command parses, calls, prints, and chooses the exit code."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def show(report: Report, folder: RunFolder, ui: Session) -> int:
     """The main table, what is missing, where the report is, and the verdict last."""
     for table in tables.summary(report):
         rows, reasons = table.plain_rows()
-        columns = [(column.name, column.number) for column in table.columns]
+        columns = [(column.title, column.number) for column in table.columns]
         ui.table(table.caption, columns, [list(row) for row in rows])
         for number, reason in enumerate(reasons, 1):
             ui.say(f"({number}) {reason}")
