@@ -2,6 +2,7 @@
 
 import os
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -149,8 +150,8 @@ def test_slow_input_arrives_whole(wire):
 
 def test_a_client_that_does_not_read_is_not_remembered_without_end(daemon, key):
     def resident_kib():
-        with open(f"/proc/{daemon.process.pid}/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+        status = Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
     with Wire(daemon.port, key) as warm:
         warm.run("true")
