@@ -206,6 +206,36 @@ def test_a_closed_stream_takes_its_program_along(wire, daemon):
     assert wire.run("echo other")[0] == b"other\n"
 
 
+def test_exec_finishes_after_its_stream_but_not_after_its_connection(daemon, key, tmp_path):
+    script = "cat > {0}/input; echo $$ > {0}/part; mv {0}/part {0}/pid; exec sleep 1000"
+    with Wire(daemon.port, key) as wire:
+        stream = wire.stream("exec:" + script.format(tmp_path))
+        stream.write(b"all of it")
+        stream.close()
+        eventually((tmp_path / "pid").exists, "it goes on")
+        assert (tmp_path / "input").read_bytes() == b"all of it"
+        pid = int((tmp_path / "pid").read_text())
+        assert wire.run("true")[2] == 0
+        assert alive(pid)
+    eventually(lambda: not alive(pid), "it is gone with the connection")
+
+
+def test_exec_that_writes_to_nobody_ends(wire, daemon):
+    before = set(daemon.children())
+    stream = wire.stream("exec:exec yes")
+    (yes,) = set(daemon.children()) - before
+    stream.close()
+    eventually(lambda: not alive(yes), "SIGPIPE ended it")
+
+
+def test_an_interactive_shell_of_the_first_version_has_a_terminal(wire):
+    shell = wire.stream("shell:")
+    shell.write(b"tty; echo $TERM; exit\n")
+    said = shell.read_to_end()
+    assert b"/dev/pts/" in said
+    assert b"dumb\r\n" in said
+
+
 def test_what_a_command_leaves_in_the_background_lives_on(wire):
     out, _, code = wire.run("sleep 1000 >/dev/null 2>&1 </dev/null & echo $!")
     assert code == 0

@@ -80,6 +80,16 @@ def test_a_cut_push_leaves_nothing(daemon, key, tmp_path, cut, how):
     assert (tmp_path / "old").read_bytes() == b"old"
 
 
+def test_sigterm_in_a_push_leaves_nothing(start_daemon, key, tmp_path):
+    daemon = start_daemon()
+    with Wire(daemon.port, key) as wire:
+        head = request(b"SEND", f"{tmp_path}/new,33188") + request(b"DATA", b"x" * 65_536)
+        wire.stream("sync:").write(head)
+        assert len(names(tmp_path)) == 1
+        assert daemon.stop() == 0
+    assert names(tmp_path) == []
+
+
 def test_a_failed_push_leaves_nothing_and_the_session_goes_on(sync, tmp_path):
     (tmp_path / "folder").mkdir()
     sync.write(push(tmp_path / "folder", b"x" * 200_000) + push(tmp_path / "next", b"next"))
