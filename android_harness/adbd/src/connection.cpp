@@ -156,8 +156,9 @@ void Connection::HandlePacket(std::string_view payload) {
       }
       break;
     case kClse:
-      // The peer gets its CLSE back: old clients wait for it.
-      if (Find(header_.arg1, header_.arg0) != nullptr) CloseStream(header_.arg1);
+      if (Stream* const stream = Find(header_.arg1, header_.arg0)) {
+        HandleClose(header_.arg1, *stream);
+      }
       break;
     default:
       break;  // newer clients may know more; what they ask for is not there
@@ -244,7 +245,8 @@ void Connection::HandleWrite(std::string_view payload) {
 
 Connection::Stream* Connection::Find(uint32_t local, uint32_t remote) {
   const auto found = streams_.find(local);
-  return found != streams_.end() && found->second.remote == remote ? &found->second : nullptr;
+  if (found == streams_.end() || found->second.closed) return nullptr;
+  return found->second.remote == remote ? &found->second : nullptr;
 }
 
 // ---- Sending
@@ -319,8 +321,12 @@ void Connection::Pump(uint32_t local) {
   while (PumpInput(local, stream) || PumpOutput(local, stream)) {
   }
   stream.pumping = false;
-  // As a phone does it, the stream ends only after its last packet was acknowledged.
-  if (stream.service->Finished() && stream.may_send) CloseStream(local);
+  if (!stream.service->Finished()) return;
+  if (stream.closed) {
+    Remove(local);
+  } else if (stream.may_send) {
+    CloseStream(local);  // as a phone does it, only after the last packet was acknowledged
+  }
 }
 
 // True where the service has taken something.
@@ -333,7 +339,11 @@ bool Connection::PumpInput(uint32_t local, Stream& stream) {
   if (stream.input_at == stream.input.size()) {
     stream.input.clear();
     stream.input_at = 0;
-    for (; stream.okays_owed > 0; --stream.okays_owed) SendPacket(kOkay, local, stream.remote);
+    if (stream.closed) {
+      stream.service->EndInput();
+    } else {
+      for (; stream.okays_owed > 0; --stream.okays_owed) SendPacket(kOkay, local, stream.remote);
+    }
   }
   return taken > 0;
 }
@@ -353,11 +363,26 @@ bool Connection::PumpOutput(uint32_t local, Stream& stream) {
   return true;
 }
 
+void Connection::HandleClose(uint32_t local, Stream& stream) {
+  if (!stream.service->OutlivesPeer()) {
+    CloseStream(local);
+    return;
+  }
+  SendPacket(kClse, local, stream.remote);
+  stream.closed = true;
+  Pump(local);
+}
+
+// Old clients wait for a CLSE, also as the answer to their own.
 void Connection::CloseStream(uint32_t local) {
+  SendPacket(kClse, local, streams_.at(local).remote);
+  Remove(local);
+}
+
+void Connection::Remove(uint32_t local) {
   const auto found = streams_.find(local);
-  SendPacket(kClse, local, found->second.remote);
   // The call may come from within the service, so it is destroyed later.
-  std::shared_ptr<Service> service = std::move(found->second.service);
+  const std::shared_ptr<Service> service = std::move(found->second.service);
   streams_.erase(found);
   context_.loop.Defer([service] {});
 }

@@ -41,6 +41,7 @@ class Connection {
     uint32_t okays_owed = 0;
     bool may_send = true;  // the peer has acknowledged what we sent last
     bool waits_for_room = false;
+    bool closed = false;  // by the peer; the service is finishing on its own
     bool pumping = false;
   };
 
@@ -67,7 +68,9 @@ class Connection {
   void Pump(uint32_t local);
   bool PumpInput(uint32_t local, Stream& stream);
   bool PumpOutput(uint32_t local, Stream& stream);
+  void HandleClose(uint32_t local, Stream& stream);
   void CloseStream(uint32_t local);
+  void Remove(uint32_t local);
   void CloseAllStreams();
 
   const Context& context_;

@@ -47,6 +47,7 @@ std::unique_ptr<Service> OpenService(const Context& context, std::string_view de
   if (TakePrefix(rest, "exec:")) {
     ShellRequest request;
     request.command = rest;
+    request.outlives_peer = true;
     return std::make_unique<ShellService>(context, request, std::move(wake));
   }
   if (destination == "sync:") return std::make_unique<SyncService>();

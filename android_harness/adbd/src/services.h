@@ -26,6 +26,11 @@ class Service {
   // now, I shall call `wake`.
   virtual size_t Produce(char* buffer, size_t capacity) = 0;
 
+  // The peer has closed the stream. True where the service goes on without it: it gets the input
+  // that is left, then EndInput, and is destroyed once it has finished or the connection is lost.
+  virtual bool OutlivesPeer() { return false; }
+  virtual void EndInput() {}
+
   // True once nothing more will ever be produced.
   virtual bool Finished() const = 0;
 };

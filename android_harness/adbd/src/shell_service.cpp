@@ -61,7 +61,8 @@ ShellService::ShellService(const Context& context, const ShellRequest& request, 
       children_(context.children),
       wake_(std::move(wake)),
       pty_(request.pty),
-      framed_(request.framed) {
+      framed_(request.framed),
+      outlives_peer_(request.outlives_peer) {
   Child child = children_.Start(ToChildRequest(context.options, request), [this](int exit_code) {
     exit_code_ = exit_code;
     wake_();
@@ -154,6 +155,11 @@ size_t ShellService::Produce(char* buffer, size_t capacity) {
 
 bool ShellService::Finished() const {
   return OutputEnded() && exit_code_.has_value() && (exit_sent_ || !framed_);
+}
+
+bool ShellService::OutlivesPeer() {
+  if (outlives_peer_) CloseSource(output_);  // writing to nobody ends it with SIGPIPE
+  return outlives_peer_;
 }
 
 size_t ShellService::Consume(std::string_view data) {

@@ -14,6 +14,9 @@ struct ShellRequest {
   std::string program;   // run this instead of a shell
   std::string terminal;  // TERM; empty: "dumb"
   bool pty = false;
+  // Of the peer's CLSE: `adb exec-in` leaves as soon as it has sent everything, and what it started
+  // has to finish.
+  bool outlives_peer = false;
   bool framed = false;  // the v2 protocol: separate streams, exit code, end of input, window size
 };
 
@@ -24,6 +27,8 @@ class ShellService : public Service {
 
   size_t Consume(std::string_view data) override;
   size_t Produce(char* buffer, size_t capacity) override;
+  bool OutlivesPeer() override;
+  void EndInput() override { CloseInput(); }
   bool Finished() const override;
 
  private:
@@ -49,6 +54,7 @@ class ShellService : public Service {
   Wake wake_;
   const bool pty_;
   const bool framed_;
+  const bool outlives_peer_;
   pid_t pid_ = -1;
   UniqueFd input_;
   EventLoop::Watch input_watch_ = 0;

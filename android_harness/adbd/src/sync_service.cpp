@@ -253,12 +253,16 @@ void SyncService::FailAndClose(const std::string& text) {
 }
 
 size_t SyncService::Produce(char* buffer, size_t capacity) {
-  size_t count = std::min(output_.size(), capacity);
+  size_t count = TakeOutput(buffer, capacity);
+  if (output_.empty() && folder_) count += FillFolder(buffer + count, capacity - count);
+  if (output_.empty() && file_) count += FillFile(buffer + count, capacity - count);
+  return count + TakeOutput(buffer + count, capacity - count);  // why the file ended early
+}
+
+size_t SyncService::TakeOutput(char* buffer, size_t capacity) {
+  const size_t count = std::min(output_.size(), capacity);
   memcpy(buffer, output_.data(), count);
   output_.erase(0, count);
-  if (!output_.empty()) return count;
-  if (folder_) count += FillFolder(buffer + count, capacity - count);
-  if (file_) count += FillFile(buffer + count, capacity - count);
   return count;
 }
 

@@ -36,6 +36,7 @@ class SyncService : public Service {
   void Fail(const std::string& text);
   // Answers what the client cannot go on after, then closes the stream.
   void FailAndClose(const std::string& text);
+  size_t TakeOutput(char* buffer, size_t capacity);
   size_t FillFile(char* buffer, size_t capacity);
   size_t FillFolder(char* buffer, size_t capacity);
 

@@ -52,8 +52,11 @@ class Daemon:
         self._log = self._port_file.with_suffix(".log")
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [program, "--listen", f"127.0.0.1:{port}", "--port-file", self._port_file]
-                + list(arguments),
+                [
+                    *(program, "--listen", f"127.0.0.1:{port}"),
+                    *("--port-file", self._port_file),
+                    *arguments,
+                ],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )

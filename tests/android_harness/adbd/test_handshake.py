@@ -84,7 +84,7 @@ def test_a_wrong_signature_gets_a_new_token_and_the_right_one_still_counts(daemo
 
 
 def test_a_forged_padding_is_refused(start_daemon, tmp_path):
-    """With e = 3 a cube root passes any check that ignores what follows the digest (CVE-2006-4339)."""
+    """With e = 3 a cube root passes any check that ignores what follows the digest."""
     key = rsa.generate_private_key(3, 2048)
     keys = tmp_path / "keys"
     keys.write_text(android_public_key(key.public_key()))
