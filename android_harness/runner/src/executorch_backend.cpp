@@ -165,13 +165,19 @@ class ExecuTorchBackend final : public Backend {
     et::register_pal(et::PalImpl::create(&keep_first_error, __FILE__));
     et::runtime_init();
     auto* pool = executorch::extension::threadpool::get_threadpool();
+    // Without /sys the runtime cannot tell the cores apart and has no pool: the calling thread
+    // computes alone.
     const auto wanted = static_cast<std::uint32_t>(threads);
-    if (pool == nullptr || !pool->_unsafe_reset_threadpool(wanted) ||
-        pool->get_thread_count() != wanted) {
+    const bool has_wanted = pool == nullptr ? wanted == 1
+                                            : pool->_unsafe_reset_threadpool(wanted) &&
+                                                  pool->get_thread_count() == wanted;
+    if (!has_wanted) {
       throw Failure(kRuntime,
-                    "the thread pool does not take " + std::to_string(threads) + " threads",
+                    "the thread pool does not take " + std::to_string(threads) + " threads" +
+                        (first_error[0] == '\0' ? "" : std::string(" (") + first_error + ")"),
                     "libexecutorch_threadpool.so");
     }
+    first_error[0] = '\0';
   }
 
   std::string runtime_version() const override { return PS_EXECUTORCH_VERSION; }
