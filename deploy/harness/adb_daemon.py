@@ -42,6 +42,7 @@ def adbd(abi: str, progress: Progress = silent) -> Path:
         definitions: dict[str, str | Path] = {
             "CMAKE_CXX_COMPILER": toolchain.compiler,
             "ADBD_STATIC": "ON" if static else "OFF",
+            "CMAKE_EXE_LINKER_FLAGS": "-s",
         }
         if not wanted.native:
             definitions["CMAKE_SYSTEM_NAME"] = "Linux"

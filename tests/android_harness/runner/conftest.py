@@ -138,7 +138,7 @@ def content(image_and_tokens: tuple[torch.Tensor, ...]) -> bytes:
 def models(
     tmp_path_factory: pytest.TempPathFactory, image_and_tokens: tuple[torch.Tensor, ...]
 ) -> dict[str, Path]:
-    """``TwoHeads`` as pte, onnx and ort; the ort file is named as on a device, without extension."""
+    """``TwoHeads`` as pte, onnx and ort; the ort file has no extension, as on a device."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "two.pte").write_bytes(lower(TwoHeads(), image_and_tokens))
     exported = torch.onnx.export(
@@ -146,8 +146,10 @@ def models(
     )
     exported.save(folder / "two.onnx")
     subprocess.run(
-        [sys.executable, "-m", "onnxruntime.tools.convert_onnx_models_to_ort", folder]
-        + ["--optimization_style", "Fixed"],
+        [
+            *(sys.executable, "-m", "onnxruntime.tools.convert_onnx_models_to_ort", folder),
+            *("--optimization_style", "Fixed"),
+        ],
         check=True,
         capture_output=True,
     )

@@ -156,7 +156,7 @@ def test_threads_are_what_was_asked_for(
         while process.poll() is None and not (partial.exists() and partial.stat().st_size):
             time.sleep(0.005)
         assert process.poll() is None
-        assert len(os.listdir(f"/proc/{process.pid}/task")) == threads
+        assert len(list(Path(f"/proc/{process.pid}/task").iterdir())) == threads
         assert runner.left_behind() == {"outputs.tmp", "result.json.tmp"}
     finally:
         process.send_signal(signal.SIGTERM)
@@ -227,3 +227,31 @@ def test_kill_9_leaves_no_result(runner: Any, models: Any, content: bytes) -> No
     again = runner.run("executorch", models["pte"], content)
     assert again.code == 0
     assert runner.left_behind() == {"outputs", "result.json"}
+
+
+@pytest.mark.slow
+def test_an_int8_program_runs_with_the_kernels_of_the_bundle(runner: Any, tmp_path: Path) -> None:
+    """PT2E int8: what XNNPACK does not take needs the library of quantized kernels."""
+    import executorch.kernels.quantized  # noqa: F401  (the operators' export side)
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from executorch.exir import to_edge
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    torch.manual_seed(8)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
+    image = (torch.randn(1, 3, 8, 8),)
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config())
+    prepared = prepare_pt2e(torch.export.export(model, image).module(), quantizer)
+    prepared(*image)
+    quantized = convert_pt2e(prepared)
+    # Not delegated, so that the quantize and dequantize operators themselves run.
+    program = to_edge(torch.export.export(quantized, image)).to_executorch()
+    file = tmp_path / "int8.pte"
+    file.write_bytes(program.buffer)
+    got = runner.run("executorch", file, image[0].numpy().tobytes())
+    assert got.stderr == ""
+    expected = quantized(*image).detach().numpy().ravel()
+    np.testing.assert_allclose(np.frombuffer(got.outputs, np.float32), expected, atol=1e-5)
