@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from compress.ledger import LedgerRow as LedgerRow
-from compress.ledger import Quality as Quality
+from compress.ledger import LedgerRow as LedgerRow  # noqa: PLC0414 - re-exported
+from compress.ledger import Quality as Quality  # noqa: PLC0414 - re-exported
 
 REPORT_SCHEMA_VERSION = 1
 
@@ -326,8 +326,36 @@ class Verdict(Model):
     reason: str = ""
 
 
+ARTIFACT_METRICS = ("bytes", "partitions")
+"""What a budget can limit of an artifact's file; every other metric is a case's."""
+
+
+class Budget(Model):
+    """An upper limit that the gate holds figures to; a figure equal to ``max`` is within it.
+
+    ``subject`` is an artifact name (for :data:`ARTIFACT_METRICS`) or a case id (for a
+    :class:`Metric`); ``*``, ``?`` and ``[...]`` match as in file names. ``max`` is in the metric's
+    unit.
+    """
+
+    subject: str = Field(min_length=1)
+    metric: str = Field(json_schema_extra={"enum": [*ARTIFACT_METRICS, *map(str, Metric)]})
+    max: float = Field(ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _known_metric(self) -> Budget:
+        known = (*ARTIFACT_METRICS, *(str(metric) for metric in Metric))
+        if self.metric not in known:
+            raise ValueError(f"no metric {self.metric!r}; choose one of {', '.join(known)}")
+        return self
+
+
 class Report(Model):
-    """All of one run; the content of ``report.json``."""
+    """All of one run; the content of ``report.json``.
+
+    ``content_sha256`` covers everything else in the file; :mod:`deploy.report.store` sets it when
+    it writes, and refuses a file whose content it does not fit.
+    """
 
     schema_version: Literal[1] = 1
     pocketship_version: str
@@ -348,3 +376,4 @@ class Report(Model):
     verdicts: tuple[Verdict, ...] = ()
     outcome: Outcome
     exit_code: int
+    content_sha256: str = ""

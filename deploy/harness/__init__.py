@@ -2,5 +2,6 @@
 
 from deploy.harness.adb_daemon import adbd
 from deploy.harness.bundles import Bundle, bundle
+from deploy.harness.toolchain import native_abi
 
-__all__ = ["Bundle", "adbd", "bundle"]
+__all__ = ["Bundle", "adbd", "bundle", "native_abi"]

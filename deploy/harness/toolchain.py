@@ -85,6 +85,12 @@ def target(abi: str) -> Target:
     return _TARGETS[abi]
 
 
+def native_abi() -> str:
+    """The ABI of this machine; ``DeviceError`` where there is no build for it."""
+    found = next((abi for abi, one in _TARGETS.items() if one.native), None)
+    return target(found or platform.machine()).abi
+
+
 @dataclass(frozen=True)
 class Toolchain:
     """A C++ compiler with the libraries that its programs need at run time."""

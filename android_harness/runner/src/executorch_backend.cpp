@@ -168,8 +168,9 @@ class ExecuTorchBackend final : public Backend {
     const auto wanted = static_cast<std::uint32_t>(threads);
     if (pool == nullptr || !pool->_unsafe_reset_threadpool(wanted) ||
         pool->get_thread_count() != wanted) {
-      throw Failure(kRuntime, "the thread pool does not take " + std::to_string(threads) +
-                                  " threads", "libexecutorch_threadpool.so");
+      throw Failure(kRuntime,
+                    "the thread pool does not take " + std::to_string(threads) + " threads",
+                    "libexecutorch_threadpool.so");
     }
   }
 
@@ -335,9 +336,9 @@ class ExecuTorchBackend final : public Backend {
                                : static_cast<std::uint8_t*>(
                                      std::calloc(static_cast<std::size_t>(*size) + kSlackBytes, 1));
       if (memory == nullptr) {
-        throw Failure(kModel,
-                      "the model plans for " + std::to_string(*size) + " bytes, which cannot be had",
-                      model_);
+        throw Failure(
+            kModel, "the model plans for " + std::to_string(*size) + " bytes, which cannot be had",
+            model_);
       }
       planned_.push_back({memory, static_cast<std::size_t>(*size)});
     }
@@ -360,7 +361,8 @@ class ExecuTorchBackend final : public Backend {
   }
 
   void set_input(std::size_t index, ExitCode code) {
-    const et::Error error = method_->set_input(et::EValue(Tensor(bound_[index].tensor.get())), index);
+    const et::Error error =
+        method_->set_input(et::EValue(Tensor(bound_[index].tensor.get())), index);
     if (error != et::Error::Ok) {
       throw Failure(code, "input " + std::to_string(index) + " is refused (" + reason(error) + ")",
                     model_);

@@ -9,11 +9,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "text.h"
+
 namespace pocketship {
 namespace {
 
-constexpr std::size_t kMaxLine = 600;
 constexpr std::size_t kMaxPath = 4096;
+constexpr std::size_t kMaxLine = kMaxPath + 512;
 constexpr int kMaxRemovals = 4;
 constexpr std::size_t kSignalStackBytes = 64 * 1024;
 
@@ -63,8 +65,7 @@ const char* signal_name(int number) {
 // Appends to a fixed buffer; async-signal-safe.
 void append(char* line, std::size_t& length, const char* text) {
   while (*text != '\0' && length + 2 < kMaxLine) {
-    const auto c = static_cast<unsigned char>(*text++);
-    line[length++] = c < 0x20 || c == 0x7f ? ' ' : static_cast<char>(c);
+    line[length++] = *text++;
   }
 }
 
@@ -102,7 +103,8 @@ void handle(int number, void (*handler)(int), int flags) {
 }  // namespace
 
 void enter_phase(Phase phase, const std::string& where) {
-  std::strncpy(phase_where, where.c_str(), kMaxPath - 1);
+  const std::string line = one_line(where, kMaxPath - 1);
+  std::memcpy(phase_where, line.c_str(), line.size() + 1);
   phase_exit_code.store(static_cast<int>(phase));
 }
 
@@ -138,12 +140,8 @@ void remove_when_killed(const std::string& path) {
 }
 
 void print_failure(const std::string& message) {
-  char line[kMaxLine];
-  std::size_t length = 0;
-  append(line, length, "bench_runner: ");
-  append(line, length, message.c_str());
-  line[length++] = '\n';
-  write_all(real_stderr, line, length);
+  const std::string line = one_line("bench_runner: " + message, kMaxLine) + "\n";
+  write_all(real_stderr, line.data(), line.size());
 }
 
 int fail_in_phase(const std::string& reason) {

@@ -1,6 +1,7 @@
 // How the runner fails: one exception with an exit code, one line on stderr.
 #pragma once
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
 
@@ -8,23 +9,25 @@ namespace pocketship {
 
 // The documented exit codes; 0 is success.
 enum ExitCode : int {
-  kUsage = 2,         // bad usage
-  kModel = 3,         // the model cannot be loaded
-  kInputs = 4,        // the inputs do not fit the model
-  kRuntime = 5,       // a runtime library is missing or has the wrong version
-  kInference = 6,     // the inference failed
-  kUnwritable = 7,    // the result or the outputs cannot be written
+  kUsage = 2,       // bad usage
+  kModel = 3,       // the model cannot be loaded
+  kInputs = 4,      // the inputs do not fit the model
+  kRuntime = 5,     // a runtime library is missing or has the wrong version
+  kInference = 6,   // the inference failed
+  kUnwritable = 7,  // the result or the outputs cannot be written
 };
 
 // Thrown by the runner and by its backends, which are built by the same compiler and share one
 // C++ runtime library.
 class Failure : public std::runtime_error {
  public:
+  // `what` is cut where a runtime tells a long story, so that `where` is always seen.
   Failure(ExitCode code, const std::string& what, const std::string& where)
-      : std::runtime_error(what + ": " + where), code_(code) {}
+      : std::runtime_error(what.substr(0, kMaxWhat) + ": " + where), code_(code) {}
   ExitCode code() const { return code_; }
 
  private:
+  static constexpr std::size_t kMaxWhat = 400;
   ExitCode code_;
 };
 

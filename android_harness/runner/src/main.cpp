@@ -1,4 +1,5 @@
-// bench_runner: loads one model, runs it, leaves its outputs and one JSON. See docs/architecture.md.
+// bench_runner: loads one model, runs it, leaves its outputs and one JSON. See
+// docs/architecture.md.
 #include <sys/stat.h>
 #include <unistd.h>
 

@@ -50,10 +50,10 @@ using GetErrorMessage = Entry<2, const char*(const Status*)>;
 using CreateEnv = Entry<3, Status*(int log_level, const char* log_id, Env**)>;
 using CreateSession =
     Entry<7, Status*(const Env*, const char* path, const SessionOptions*, Session**)>;
-using Run = Entry<9, Status*(Session*, const RunOptions*, const char* const* input_names,
-                             const Value* const* inputs, std::size_t input_count,
-                             const char* const* output_names, std::size_t output_count,
-                             Value** outputs)>;
+using Run =
+    Entry<9, Status*(Session*, const RunOptions*, const char* const* input_names,
+                     const Value* const* inputs, std::size_t input_count,
+                     const char* const* output_names, std::size_t output_count, Value** outputs)>;
 using CreateSessionOptions = Entry<10, Status*(SessionOptions**)>;
 using SetSessionGraphOptimizationLevel = Entry<23, Status*(SessionOptions*, int level)>;
 using SetIntraOpNumThreads = Entry<24, Status*(SessionOptions*, int threads)>;

@@ -23,9 +23,10 @@ struct DataType {
 };
 
 constexpr DataType kDataTypes[] = {
-    {1, "float32", 4},  {2, "uint8", 1}, {3, "int8", 1},     {4, "uint16", 2},  {5, "int16", 2},
-    {6, "int32", 4},    {7, "int64", 8}, {9, "bool", 1},     {10, "float16", 2}, {11, "float64", 8},
-    {12, "uint32", 4},  {13, "uint64", 8}, {16, "bfloat16", 2},
+    {1, "float32", 4},   {2, "uint8", 1},    {3, "int8", 1},    {4, "uint16", 2},
+    {5, "int16", 2},     {6, "int32", 4},    {7, "int64", 8},   {9, "bool", 1},
+    {10, "float16", 2},  {11, "float64", 8}, {12, "uint32", 4}, {13, "uint64", 8},
+    {16, "bfloat16", 2},
 };
 
 // The one libonnxruntime.so.* beside the program. Throws Failure(kRuntime).
@@ -61,6 +62,9 @@ bool is_ort_format(const std::string& path) {
 class OnnxRuntimeBackend final : public Backend {
  public:
   OnnxRuntimeBackend(int threads, const std::string& folder) : library_(find_library(folder)) {
+    // Since 1.29 the Linux library uploads usage data and keeps a thread for it, which neither a
+    // user's phone nor a measurement wants. Only this, set before the library is there, stops all.
+    setenv("ORT_DISABLE_TELEMETRY", "1", 1);
     void* library = dlopen(library_.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
       const char* reason = dlerror();
@@ -72,7 +76,8 @@ class OnnxRuntimeBackend final : public Backend {
     const ort::ApiBase* base = get_base == nullptr ? nullptr : get_base();
     version_ = base == nullptr ? "" : base->get_version_string();
     api_ = base == nullptr ? nullptr : base->get_api(ort::kApiVersion);
-    if (api_ == nullptr || version_.compare(0, std::strlen(kSupportedMajor), kSupportedMajor) != 0) {
+    if (api_ == nullptr ||
+        version_.compare(0, std::strlen(kSupportedMajor), kSupportedMajor) != 0) {
       throw Failure(kRuntime, "a runtime library has the wrong version '" + version_ + "'",
                     library_);
     }
@@ -126,11 +131,10 @@ class OnnxRuntimeBackend final : public Backend {
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
       const TensorSpec& spec = inputs_[i];
       ort::Value* value = nullptr;
-      check_status(
-          ort::CreateTensorWithData::call(api_, cpu_memory_, data[i], spec.bytes(),
-                                          spec.shape.data(), spec.shape.size(), element_type(spec),
-                                          &value),
-          kInputs, "input '" + spec.name + "' is refused", model_);
+      check_status(ort::CreateTensorWithData::call(api_, cpu_memory_, data[i], spec.bytes(),
+                                                   spec.shape.data(), spec.shape.size(),
+                                                   element_type(spec), &value),
+                   kInputs, "input '" + spec.name + "' is refused", model_);
       input_values_.push_back(value);
     }
   }

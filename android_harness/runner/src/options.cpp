@@ -19,10 +19,10 @@ long parse_count(const std::string& flag, const std::string& text, long low, lon
   const bool digits = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
   const long value = digits && text.size() < 18 ? std::strtol(text.c_str(), &end, 10) : -1;
   if (value < low || value > high) {
-    throw Failure(kUsage,
-                  flag + " needs a whole number from " + std::to_string(low) + " to " +
-                      std::to_string(high),
-                  "'" + text + "'");
+    throw Failure(
+        kUsage,
+        flag + " needs a whole number from " + std::to_string(low) + " to " + std::to_string(high),
+        "'" + text + "'");
   }
   return value;
 }
@@ -37,7 +37,8 @@ std::int64_t parse_seconds(const std::string& flag, const std::string& text) {
   return static_cast<std::int64_t>(value * 1e9);
 }
 
-std::string parse_mask(const std::string& flag, std::string text) {
+std::string parse_mask(const std::string& flag, const std::string& given) {
+  std::string text = given;
   if (text.compare(0, 2, "0x") == 0 || text.compare(0, 2, "0X") == 0) {
     text.erase(0, 2);
   }
@@ -45,7 +46,7 @@ std::string parse_mask(const std::string& flag, std::string text) {
   const bool any = text.find_first_not_of('0') != std::string::npos;
   if (!hex || !any || text.size() > kMaxMaskDigits) {
     throw Failure(kUsage, flag + " needs a hexadecimal mask with at least one CPU",
-                  "'" + text + "'");
+                  "'" + given + "'");
   }
   text.erase(0, text.find_first_not_of('0'));
   for (char& c : text) {
@@ -86,9 +87,9 @@ Options parse_options(int argc, const char* const* argv) {
       continue;
     }
     static const std::set<std::string> with_value = {
-        "--backend",    "--model",        "--inputs",      "--outputs",
-        "--result",     "--iterations",   "--min-seconds", "--warmup-iterations",
-        "--cpu-mask",   "--max-seconds",  "--threads",     "--warmup-seconds"};
+        "--backend",  "--model",       "--inputs",      "--outputs",
+        "--result",   "--iterations",  "--min-seconds", "--warmup-iterations",
+        "--cpu-mask", "--max-seconds", "--threads",     "--warmup-seconds"};
     if (with_value.count(flag) == 0) {
       throw Failure(kUsage, "unknown option, see --help", flag);
     }

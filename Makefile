@@ -1,0 +1,55 @@
+# Every target stands on `setup`; the second time that takes well under a second.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# The steps share one cache and two cores: their order is part of the recipe.
+.NOTPARALLEL:
+
+PYTHON := .venv/bin/python
+CPP_SOURCES := $(shell find android_harness -type d -name build -prune -o -type f \( -name '*.cpp' -o -name '*.h' \) -print 2>/dev/null)
+
+.PHONY: help setup demo test lint format bench phone-image clean distclean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## OS packages where allowed, then .venv with the pinned versions
+	@scripts/setup.sh
+
+demo: setup ## EfficientNet-Lite0 from PyTorch to a verdict on the emulated phone
+	$(PYTHON) -m scripts.phone_image --if-possible
+	$(PYTHON) -m deploy.cli run examples/efficientnet_lite0.yaml
+
+test: setup lint ## lint, then every test that can run here
+	$(PYTHON) -m pytest
+
+lint: setup ## ruff, mypy and clang-format, all in checking mode
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+ifneq ($(strip $(CPP_SOURCES)),)
+	@echo 'clang-format: $(words $(CPP_SOURCES)) files'
+	@.venv/bin/clang-format --dry-run --Werror $(CPP_SOURCES)
+endif
+
+format: setup ## rewrite the sources as lint wants them
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+ifneq ($(strip $(CPP_SOURCES)),)
+	@.venv/bin/clang-format -i $(CPP_SOURCES)
+endif
+
+bench: setup ## push and pull MB/s over ADB: table here, JSON under build/
+	$(PYTHON) -m benchmarks.adb_transfer
+
+phone-image: setup ## build the emulated phone's kernel and RAM disk (once; needs QEMU)
+	$(PYTHON) -m scripts.phone_image
+
+clean: ## remove build outputs and reports; the environment and the cache stay
+	rm -rf build dist reports .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv too
+	rm -rf .venv

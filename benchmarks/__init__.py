@@ -1,0 +1,1 @@
+"""What is timed; a figure here is never a test's verdict."""

@@ -1,0 +1,68 @@
+"""The quantizer that knows that a clamp after a convolution is part of the convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
+from executorch.backends.xnnpack.quantizer.xnnpack_quantizer_utils import propagate_annotation
+from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
+from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+
+_ATEN = torch.ops.aten
+_CLAMPS = frozenset(
+    {
+        _ATEN.hardtanh.default,
+        _ATEN.hardtanh_.default,
+        _ATEN.relu6.default,
+        _ATEN.relu6_.default,
+        _ATEN.clamp.default,
+        _ATEN.clamp_.default,
+    }
+)
+_PRODUCERS = frozenset(
+    {
+        _ATEN.conv1d.default,
+        _ATEN.conv2d.default,
+        _ATEN.convolution.default,
+        _ATEN.linear.default,
+        _ATEN.add.Tensor,
+        _ATEN.mul.Tensor,
+    }
+)
+
+
+class ClampAwareQuantizer(XNNPACKQuantizer):  # type: ignore[misc]
+    """XNNPACKQuantizer that treats conv/linear/add followed by a clamp as one operator.
+
+    ExecuTorch's XNNPACK backend fuses such a clamp into the kernel's output range; the stock
+    quantizer knows that of ``relu`` only and puts a quantization step between the two.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fused = 0
+
+    def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+        """Annotate as the stock quantizer does, then move output ranges behind the clamps."""
+        model = self._annotate_for_quantization_config(model)
+        for node in model.graph.nodes:
+            if node.target in _CLAMPS and self._take_over(node):
+                self.fused += 1
+        propagate_annotation(model)
+        return model
+
+    @staticmethod
+    def _take_over(clamp: Any) -> bool:
+        producer = clamp.args[0]
+        if getattr(producer, "target", None) not in _PRODUCERS or len(producer.users) != 1:
+            return False
+        annotation = producer.meta.get(Q_ANNOTATION_KEY)
+        if annotation is None or annotation.output_qspec is None:
+            return False
+        clamp.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(
+            output_qspec=annotation.output_qspec, _annotated=True
+        )
+        annotation.output_qspec = None
+        return True

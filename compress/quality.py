@@ -1,0 +1,80 @@
+"""How near one model's outputs are to another's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from compress.errors import CompressError
+from compress.ledger import Quality
+from compress.task import Inputs, Sample, Task, TaskMetric
+
+Outputs = tuple[Tensor, ...]
+Forward = Callable[[Inputs], Outputs]
+
+
+def flat_outputs(value: object) -> Outputs:
+    """All tensors of a model's return value, in order; raises ``CompressError`` for others."""
+    leaves = torch.utils._pytree.tree_leaves(value)
+    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
+        raise CompressError("the model returns something other than tensors", where="model")
+    return tuple(leaves)
+
+
+def run_all(forward: Forward, samples: Sequence[Sample]) -> list[Outputs]:
+    """Outputs of every sample, on the CPU, detached."""
+    with torch.no_grad():
+        return [tuple(t.detach() for t in forward(sample.inputs)) for sample in samples]
+
+
+def compare(
+    reference: Sequence[Outputs],
+    outputs: Sequence[Outputs],
+    metric: TaskMetric,
+    targets: Sequence[Tensor | None],
+) -> Quality:
+    """Difference of two runs over the same samples; see :class:`Quality` for the definitions.
+
+    Raises ``CompressError`` where the shapes differ or an output holds NaN or infinity.
+    """
+    signal = noise = worst = 0.0
+    agree = ranked = 0
+    for expected, got in zip(reference, outputs, strict=True):
+        if [t.shape for t in expected] != [t.shape for t in got]:
+            shapes = [list(t.shape) for t in expected], [list(t.shape) for t in got]
+            raise CompressError(f"outputs have shapes {shapes[1]}, expected {shapes[0]}")
+        for left, right in zip(expected, got, strict=True):
+            a, b = left.double(), right.double()
+            if not bool(torch.isfinite(b).all()):
+                raise CompressError("an output holds NaN or infinity")
+            signal += float(a.square().sum())
+            noise += float((a - b).square().sum())
+            worst = max(worst, float((a - b).abs().max()) if a.numel() else 0.0)
+        if expected[0].ndim >= 2 and expected[0].shape[-1] > 1:
+            same = expected[0].argmax(dim=-1) == got[0].argmax(dim=-1)
+            agree += int(same.sum())
+            ranked += same.numel()
+    return Quality(
+        samples=len(outputs),
+        max_abs_diff=worst,
+        sqnr_db=sqnr_db(signal, noise),
+        top1_agreement=agree / ranked if ranked else None,
+        metric=metric.name,
+        metric_value=metric.compute([o[0] for o in outputs], targets),
+        metric_reference=metric.compute([o[0] for o in reference], targets),
+    )
+
+
+def sqnr_db(signal: float, noise: float) -> float | None:
+    """10·log10(signal / noise) of two energies; None where there is no noise."""
+    if noise == 0.0:
+        return None
+    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+
+
+def targets_of(task: Task) -> list[Tensor | None]:
+    """The targets of the task's evaluation samples, in order."""
+    return [sample.target for sample in task.evaluation]

@@ -1,0 +1,74 @@
+"""Quantization of an exported program (PT2E) for XNNPACK, ONNX Runtime and Core ML alike.
+
+Source of the flow: torchao's PT2E quantization (``prepare_pt2e`` / ``convert_pt2e``) with the
+XNNPACKQuantizer of ExecuTorch, whose scheme is that of Jacob et al., "Quantization and Training of
+Neural Networks for Efficient Integer-Arithmetic-Only Inference" (arXiv 1712.05877).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from compress.capture import capture, drop_unused
+from compress.errors import CompressError, first_line
+from compress.quality import flat_outputs
+from compress.recipe import State, StepConfig, handles
+
+
+class Quantize(StepConfig):
+    """Static int8: weights symmetric, activations affine with ranges from calibration data.
+
+    ``fuse_clamps`` observes the range after a ReLU6 / hardtanh / clamp instead of between the
+    convolution and its clamp. Off gives the stock quantizer, which spends most of its 256 steps on
+    values that the clamp removes.
+    """
+
+    kind: Literal["quantize"] = "quantize"
+    mode: Literal["static"] = "static"
+    per_channel: bool = True
+    fuse_clamps: bool = True
+    calibration_samples: int | None = Field(default=None, gt=0)
+
+
+@handles(Quantize)
+def quantize(state: State, config: Quantize) -> State:
+    """Calibrate and convert; the result is a program with quantize/dequantize operators."""
+    # Importing torchao and executorch takes seconds: only who quantizes pays for it.
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as stock
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    from compress.clamp_aware import ClampAwareQuantizer
+
+    task = state.task
+    samples = list(task.calibration)[: config.calibration_samples]
+    if not samples:
+        raise CompressError(
+            "static quantization needs calibration data",
+            hint="Give Task(calibration=[...]) inputs that are not in the evaluation data.",
+        )
+    if state.model is not None:
+        graph = capture(state.model, task.example_inputs).module(check_guards=False)
+    elif state.program is not None:
+        graph = state.program.module(check_guards=False)
+    quantizer = ClampAwareQuantizer() if config.fuse_clamps else stock.XNNPACKQuantizer()
+    quantizer.set_global(stock.get_symmetric_quantization_config(is_per_channel=config.per_channel))
+    try:
+        prepared = prepare_pt2e(graph, quantizer)
+        with torch.no_grad():
+            for inputs in samples:
+                flat_outputs(prepared(*inputs))
+        converted = convert_pt2e(prepared)
+        drop_unused(converted)
+    except CompressError:
+        raise
+    except Exception as error:
+        raise CompressError(f"PT2E failed: {type(error).__name__}: {first_line(error)}") from error
+    program = capture(converted, task.example_inputs, name="the quantized model")
+    notes = [f"calibrated on {len(samples)} samples"]
+    if isinstance(quantizer, ClampAwareQuantizer) and quantizer.fused:
+        notes.append(f"{quantizer.fused} clamps (ReLU6) quantized together with their producer")
+    return replace(state, model=None, program=program, notes=tuple(notes))

@@ -1,0 +1,146 @@
+"""A recipe: ordered steps, each a configuration type with one registered handler.
+
+The pattern (config dataclass -> handler, no class hierarchy) is that of torchao's
+``transform_module``.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+from torch.export import ExportedProgram
+
+from compress import capture, quality
+from compress.errors import CompressError
+from compress.ledger import LedgerRow
+from compress.task import Task
+
+
+class StepConfig(BaseModel):
+    """Base of every step's configuration; ``kind`` (a Literal) tells the steps apart in YAML."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class State:
+    """What a step gets and returns.
+
+    ``model`` holds float weights that can still be changed; it is None after a step that leaves
+    only a program (quantization). ``notes`` of the step that just ran end in its ledger row.
+    """
+
+    task: Task
+    model: nn.Module | None
+    program: ExportedProgram | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The result: the uncompressed program, the compressed one and what each step bought."""
+
+    baseline: ExportedProgram
+    program: ExportedProgram
+    ledger: tuple[LedgerRow, ...]
+
+
+Handler = Callable[[State, Any], State]
+Config = TypeVar("Config", bound=StepConfig)
+
+_HANDLERS: dict[type[StepConfig], Handler] = {}
+
+
+def handles(
+    config: type[Config],
+) -> Callable[[Callable[[State, Config], State]], Callable[[State, Config], State]]:
+    """Register the decorated function as the handler of a step's configuration type."""
+
+    def register(handler: Callable[[State, Config], State]) -> Callable[[State, Config], State]:
+        _HANDLERS[config] = handler
+        return handler
+
+    return register
+
+
+def step_union() -> Any:
+    """The type of one recipe step for pydantic: the union of all registered configurations."""
+    types = sorted(_HANDLERS, key=lambda config: config.__name__)
+    if len(types) == 1:
+        return types[0]
+    return Annotated[functools.reduce(operator.or_, types), Field(discriminator="kind")]
+
+
+def apply(
+    task: Task,
+    steps: Sequence[StepConfig],
+    *,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Compressed:
+    """Run the steps in order and judge the model after each one on the task's evaluation data.
+
+    Seeds torch, so that the same task, steps and seed give the same program. Raises
+    ``CompressError`` that names the step.
+    """
+    torch.manual_seed(seed)
+    started = time.monotonic()
+    if isinstance(task.model, ExportedProgram):
+        state = State(task, None, task.model)
+        baseline = task.model
+    else:
+        model = task.model.eval()
+        state = State(task, model, None)
+        baseline = capture.capture(model, task.example_inputs)
+    progress(f"judging the uncompressed model on {len(task.evaluation)} samples")
+    reference = quality.run_all(capture.forward_of(baseline), task.evaluation)
+    judge = functools.partial(_row, task=task, reference=reference)
+    ledger = [judge("uncompressed", baseline, reference, seconds=time.monotonic() - started)]
+    program = baseline
+    for number, step in enumerate(steps, start=1):
+        where = f"recipe step {number} ({step.kind})"
+        progress(f"{where}: running")
+        started = time.monotonic()
+        try:
+            state = _HANDLERS[type(step)](replace(state, notes=()), step)
+        except CompressError as error:
+            raise CompressError(error.what, where=error.where or where, hint=error.hint) from error
+        program = state.program or _captured(state, where)
+        outputs = quality.run_all(capture.forward_of(program), task.evaluation)
+        detail = step.model_dump(mode="json", exclude={"kind"})
+        row = judge(step.kind, program, outputs, seconds=time.monotonic() - started)
+        ledger.append(row.model_copy(update={"detail": detail, "notes": state.notes}))
+    return Compressed(baseline, program, tuple(ledger))
+
+
+def _captured(state: State, where: str) -> ExportedProgram:
+    assert state.model is not None
+    return capture.capture(state.model, state.task.example_inputs, name=where)
+
+
+def _row(
+    step: str,
+    program: ExportedProgram,
+    outputs: list[quality.Outputs],
+    *,
+    task: Task,
+    reference: list[quality.Outputs],
+    seconds: float,
+) -> LedgerRow:
+    return LedgerRow(
+        step=step,
+        parameters=capture.count_parameters(program),
+        program_bytes=capture.weight_bytes(program),
+        seconds=round(seconds, 3),
+        quality=quality.compare(reference, outputs, task.metric, quality.targets_of(task)),
+    )

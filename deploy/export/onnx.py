@@ -1,0 +1,144 @@
+"""ExportedProgram -> ``.onnx`` and ``.ort``.
+
+``torch.onnx.export(dynamo=True)`` makes the model, ONNX Runtime's own converter the ORT format.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from deploy.errors import ExportError, first_line
+from deploy.export.options import OnnxTarget, Written
+from deploy.files import write_bytes
+from deploy.types import Format, Placement
+
+_CONVERT_TIMEOUT_S = 600
+
+
+def export(program: Any, options: OnnxTarget, folder: Path, stem: str) -> tuple[Written, ...]:
+    """Write ``<stem>.onnx`` and, if asked for, ``<stem>.ort``."""
+    import torch
+
+    try:
+        exported = torch.onnx.export(program, dynamo=True, verbose=False)
+        if exported is None:
+            raise ExportError("torch.onnx.export returned nothing", where=stem)
+        model = exported.model_proto
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"torch.onnx.export refuses the program: {type(error).__name__}: {first_line(error)}",
+            where=stem,
+            hint="An operator may have no ONNX translation; see torch.onnx's operator list.",
+        ) from error
+    strip_provenance(model)
+    unshare_weight_qparams(model)
+    path = folder / f"{stem}.onnx"
+    write_bytes(path, model.SerializeToString(deterministic=True))
+    tools = {name: version(name) for name in ("torch", "onnx", "onnxscript", "torchao")}
+    written = [Written(Format.ONNX, path, _placement(model), tools)]
+    if options.ort:
+        ort = to_ort(path, folder / f"{stem}.ort")
+        runtime = {**tools, "onnxruntime": version("onnxruntime")}
+        written.append(Written(Format.ORT, ort, _placement(model), runtime))
+    return tuple(written)
+
+
+def strip_provenance(model: Any) -> None:
+    """Remove names of source files, stack traces and class names, in place.
+
+    They carry paths of the exporting machine into the app and make equal models differ in bytes.
+    """
+    del model.metadata_props[:]
+    model.doc_string = ""
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        for part in (graph, *graph.node, *graph.initializer, *graph.value_info):
+            _strip(part)
+        for value in (*graph.input, *graph.output):
+            _strip(value)
+        for node in graph.node:
+            graphs += [a.g for a in node.attribute if a.HasField("g")]
+            graphs += [g for a in node.attribute for g in a.graphs]
+    for function in model.functions:
+        _strip(function)
+        for node in function.node:
+            _strip(node)
+
+
+def unshare_weight_qparams(model: Any) -> None:
+    """Give each quantized weight its own scale and zero point tensors, in place.
+
+    The exporter lets equal ones be shared. ONNX Runtime's transformer that turns int8 weights into
+    uint8 on x86 (``session.x64quantprecision``) then fails with "Attempt to replace the existing
+    tensor". The integers and scales stay the same.
+    """
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in initializers:
+            continue
+        for position, kind in ((1, "scale"), (2, "zero_point")):
+            if len(node.input) <= position or uses[node.input[position]] < 2:
+                continue
+            own = model.graph.initializer.add()
+            own.CopyFrom(initializers[node.input[position]])
+            own.name = f"{node.input[0]}.{kind}"
+            uses[node.input[position]] -= 1
+            node.input[position] = own.name
+    read = {name for node in model.graph.node for name in node.input}
+    read |= {value.name for value in model.graph.output}
+    for name in initializers.keys() - read:
+        model.graph.initializer.remove(initializers[name])
+
+
+def _strip(part: Any) -> None:
+    del part.metadata_props[:]
+    part.doc_string = ""
+
+
+def to_ort(source: Path, destination: Path) -> Path:
+    """Convert ``.onnx`` to the ORT format for ARM with ONNX Runtime's own tool.
+
+    It runs as a process of its own, because it takes folders, writes beside its input and prints.
+    """
+    with tempfile.TemporaryDirectory(prefix="pocketship-ort-") as scratch:
+        model = Path(scratch) / source.name
+        model.write_bytes(source.read_bytes())
+        command = [sys.executable, "-m", "onnxruntime.tools.convert_onnx_models_to_ort"]
+        command += ["--optimization_style", "Fixed", "--target_platform", "arm", scratch]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_CONVERT_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ExportError(
+                f"conversion to ORT format took longer than {_CONVERT_TIMEOUT_S} s",
+                where=source.name,
+            ) from error
+        result = model.with_suffix(".ort")
+        if done.returncode != 0 or not result.is_file():
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            raise ExportError(
+                f"ONNX Runtime cannot convert to ORT format: {lines[-1] if lines else 'no word'}",
+                where=source.name,
+            )
+        write_bytes(destination, result.read_bytes())
+    return destination
+
+
+def _placement(model: Any) -> Placement:
+    operators = Counter(node.op_type for node in model.graph.node)
+    return Placement(
+        backend="onnxruntime-cpu",
+        total=sum(operators.values()),
+        reason="ONNX Runtime's CPU provider runs every operator itself; nothing is delegated",
+    )

@@ -1,0 +1,44 @@
+"""What a pipeline file may say about each format, and what an exporter leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from deploy.types import Format, Model, Placement
+
+
+class ExecuTorchTarget(Model):
+    """``.pte`` for ExecuTorch, delegated to XNNPACK where it can be."""
+
+    format: Literal[Format.EXECUTORCH]
+
+
+class OnnxTarget(Model):
+    """``.onnx`` for ONNX Runtime; ``ort`` adds the reduced ``.ort`` format of its mobile build."""
+
+    format: Literal[Format.ONNX]
+    ort: bool = True
+
+
+class CoreMLTarget(Model):
+    """``.mlpackage`` for Core ML (ML Program), converted on any machine, run on Apple's only."""
+
+    format: Literal[Format.COREML]
+    minimum_deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS18"
+
+
+Target = Annotated[ExecuTorchTarget | OnnxTarget | CoreMLTarget, Field(discriminator="format")]
+
+
+@dataclass(frozen=True)
+class Written:
+    """One file (or ``.mlpackage`` folder) that an exporter wrote, and the tools that made it."""
+
+    format: Format
+    path: Path
+    placement: Placement
+    tools: dict[str, str]

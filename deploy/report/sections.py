@@ -1,0 +1,255 @@
+"""The parts of a report below its verdict, as tables: what was made and checked, and how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from deploy.report import figures
+from deploy.report.tables import (
+    RUNTIMES,
+    Cell,
+    Column,
+    Table,
+    Tone,
+    missing,
+    name,
+    nothing,
+    pairs,
+    plain,
+    status_cell,
+)
+from deploy.types import (
+    Artifact,
+    LedgerRow,
+    Outcome,
+    Parity,
+    Quality,
+    Report,
+    TensorSpec,
+    Tier,
+)
+
+_HOST = Tier.HOST
+
+
+def ledger(report: Report) -> Table | None:
+    """What each compression step bought, None where nothing was compressed."""
+    if not report.ledger:
+        return None
+    return Table(
+        caption="Compression, step by step",
+        columns=(
+            Column("Step"),
+            Column("Program, bytes", number=True, tier=_HOST),
+            Column("Parameters", number=True, tier=_HOST),
+            *_quality_columns(),
+            Column("Notes"),
+        ),
+        rows=tuple(_ledger_row(row) for row in report.ledger),
+        notes=("Quality is against the uncompressed model.",),
+    )
+
+
+def _ledger_row(row: LedgerRow) -> tuple[Cell, ...]:
+    detail = ", ".join(f"{key}={_value(item)}" for key, item in sorted(row.detail.items()))
+    return (
+        name(row.step, _cut(detail, 160)),
+        Cell(figures.count(row.program_bytes)),
+        Cell(figures.count(row.parameters)),
+        *_quality_cells(row.quality, "not judged", "this step's quality was not measured"),
+        Cell(
+            plain("; ".join(row.notes)) or "none", f"took {figures.significant(row.seconds, 3)} s"
+        ),
+    )
+
+
+def _quality_columns() -> tuple[Column, ...]:
+    return (
+        Column("SQNR, dB", number=True, tier=_HOST),
+        Column("Top-1 agreement", number=True, tier=_HOST),
+        Column("Task metric", number=True, tier=_HOST),
+    )
+
+
+def _quality_cells(quality: Quality | None, status: str = "", reason: str = "") -> tuple[Cell, ...]:
+    if quality is None:
+        return (missing(status, reason) if reason else nothing(), nothing(), nothing())
+    sqnr, agreement = quality.sqnr_db, quality.top1_agreement
+    return (
+        Cell("infinite", "outputs are equal") if sqnr is None else Cell(f"{sqnr:.1f}"),
+        missing("none", "this task has no classes")
+        if agreement is None
+        else Cell(figures.share(agreement), f"{figures.count(quality.samples)} samples"),
+        Cell(
+            figures.significant(quality.metric_value),
+            f"{plain(quality.metric)}; reference {figures.significant(quality.metric_reference)}",
+        ),
+    )
+
+
+def artifacts(report: Report) -> Table | None:
+    """The exported files, None where there are none."""
+    if not report.artifacts:
+        return None
+    return Table(
+        caption="Artifacts",
+        columns=(
+            Column("Artifact"),
+            Column("Bytes", number=True, tier=_HOST),
+            Column("SHA-256"),
+            Column("Delegated", number=True, tier=_HOST),
+            Column("Inputs → outputs"),
+            Column("Made with"),
+        ),
+        rows=tuple(_artifact_row(artifact) for artifact in report.artifacts),
+    )
+
+
+def _artifact_row(artifact: Artifact) -> tuple[Cell, ...]:
+    return (
+        name(artifact.name, RUNTIMES[artifact.format]),
+        Cell(figures.count(artifact.bytes)),
+        name(artifact.sha256[:12]),
+        _placement(artifact),
+        Cell(_cut(f"{_specs(artifact.inputs)} → {_specs(artifact.outputs)}", 200)),
+        Cell(plain(", ".join(f"{k} {v}" for k, v in sorted(artifact.tools.items()))) or "unknown"),
+    )
+
+
+def _placement(artifact: Artifact) -> Cell:
+    place = artifact.placement
+    if place.delegated_share is None:
+        return missing("unknown", place.reason)
+    parts = [plain(place.backend)]
+    if place.delegated is not None and place.total is not None:
+        parts.append(f"{place.delegated} of {place.total} operators")
+    if place.partitions is not None:
+        parts.append(f"{place.partitions} partition{'' if place.partitions == 1 else 's'}")
+    return Cell(figures.share(place.delegated_share), ", ".join(parts))
+
+
+def _specs(specs: Iterable[TensorSpec]) -> str:
+    return ", ".join(f"{plain(s.dtype)}[{'×'.join(map(str, s.shape))}]" for s in specs) or "none"
+
+
+def parity(report: Report) -> Table | None:
+    """Each artifact against its program, None where nothing was to be checked."""
+    if not report.parity:
+        return None
+    return Table(
+        caption="Parity: each artifact against the program that it was exported from",
+        columns=(
+            Column("Artifact"),
+            Column("Result"),
+            Column("Largest difference", number=True, tier=_HOST),
+            *_quality_columns(),
+            Column("Limits"),
+        ),
+        rows=tuple(_parity_row(check) for check in report.parity),
+    )
+
+
+def _parity_row(check: Parity) -> tuple[Cell, ...]:
+    limits = ", ".join(f"{k} {figures.limit(v)}" for k, v in sorted(check.limits.items()))
+    violated = f"violated: {'; '.join(check.violated)}" if check.violated else ""
+    return (
+        name(check.artifact),
+        status_cell(check.status, "; ".join(part for part in (violated, check.reason) if part)),
+        Cell(figures.significant(check.quality.max_abs_diff))
+        if check.quality
+        else nothing(),  # The result says why.
+        *_quality_cells(check.quality),
+        Cell(plain(limits) or "none set"),
+    )
+
+
+def verdicts(report: Report) -> Table | None:
+    """Every decision with its evidence, None where nothing was judged."""
+    if not report.verdicts:
+        return None
+    tones: Mapping[Outcome, Tone] = {
+        Outcome.PASS: "good",
+        Outcome.IMPROVED: "good",
+        Outcome.REGRESSED: "bad",
+        Outcome.INVALID: "bad",
+    }
+    tiers = {(c.id, str(m.metric)): m.tier for c in report.cases for m in c.measurements}
+    rows = []
+    for v in report.verdicts:
+        tier = tiers.get((v.subject, v.metric), _HOST)
+        unit = figures.UNITS.get(v.metric, "")
+        rows.append(
+            (
+                name(v.subject),
+                Cell(str(v.outcome), tone=tones.get(v.outcome, "")),
+                name(v.metric, unit if unit and unit != v.metric else ""),
+                nothing()  # The last cell of the row says why.
+                if v.value is None
+                else Cell(figures.figure(v.metric, v.value), tier=tier),
+                nothing() if v.limit is None else Cell(figures.limit(v.limit)),
+                Cell(plain(v.source) or "not said"),
+                Cell(plain(v.reason) or "no reason given"),
+            )
+        )
+    return Table(
+        caption="Checks and budgets",
+        columns=(
+            Column("Subject"),
+            Column("Outcome"),
+            Column("Metric"),
+            Column("Value", number=True),
+            Column("Limit", number=True),
+            Column("Set by"),
+            Column("Why"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def provenance(report: Report) -> Table:
+    """How the run was made: what one needs to make it again."""
+    rows: list[tuple[Cell, Cell]] = [
+        (Cell("Pipeline"), Cell(plain(report.pipeline))),
+        (Cell("Run"), Cell(plain(report.run_id))),
+        (Cell("Made, UTC"), Cell(plain(report.created_utc))),
+        (Cell("pocketship"), Cell(plain(report.pocketship_version))),
+        (
+            Cell("Commit"),
+            missing("unknown", "the pipeline is not in a Git checkout, or Git did not answer")
+            if report.commit is None
+            else Cell(plain(report.commit), name=True),
+        ),
+        (Cell("Seed"), Cell(str(report.seed))),
+        (
+            Cell("Baseline"),
+            missing("none", "the pipeline names no baseline variant")
+            if report.baseline_variant is None
+            else Cell(plain(report.baseline_variant)),
+        ),
+    ]
+    rows += [(Cell(f"Machine: {plain(k)}"), Cell(plain(v))) for k, v in report.machine.items()]
+    rows += [(Cell(plain(k)), Cell(plain(v))) for k, v in sorted(report.tools.items())]
+    return pairs("How this run was made", rows)
+
+
+def unpaired(report: Report) -> str:
+    """Why there is no table of what was bought; empty where there is one."""
+    if report.comparisons:
+        return ""
+    if report.baseline_variant is None:
+        return "Nothing is compared: the pipeline names no baseline variant."
+    return (
+        f"Nothing is compared: there is no variant beside the baseline "
+        f"{plain(report.baseline_variant)}."
+    )
+
+
+def _value(item: object) -> str:
+    if isinstance(item, str | int | float):
+        return plain(item)
+    return plain(json.dumps(item, default=str, sort_keys=True))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
