@@ -47,8 +47,8 @@ _NO_BACKEND = {
 class Job:
     """One case to run: an artifact with its file, inputs and reference outputs on this machine.
 
-    ``inputs`` is the raw file of :ref:`the runner's <docs/architecture.md>` form. ``reference`` is
-    a raw file of outputs, or arrays in the order of the artifact's outputs, or None.
+    ``inputs`` is a raw file as the runner takes it (docs/architecture.md). ``reference`` is a raw
+    file of outputs, or arrays in the order of the artifact's outputs, or None.
     """
 
     artifact: Artifact

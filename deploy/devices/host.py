@@ -98,7 +98,7 @@ class HostDevice:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             try:
                 process = subprocess.Popen(
-                    words,
+                    [*_dies_with_us(), *words],
                     cwd=cwd,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
@@ -169,6 +169,12 @@ class HostDevice:
         if not frequencies:
             return None, "this machine does not show cpuinfo_max_freq"
         return big_core_mask(frequencies), "all cores have the same maximum frequency"
+
+
+def _dies_with_us() -> list[str]:
+    """Prefix for a program that the kernel ends when this process ends, also by kill -9."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

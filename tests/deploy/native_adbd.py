@@ -11,7 +11,8 @@ from pathlib import Path
 
 from adb_shell.auth.keygen import keygen
 
-from deploy.devices import adb, profiles
+from deploy.devices import adb
+from deploy.devices.host import HostDevice
 from deploy.types import DeviceProfile
 
 GETPROP = """\
@@ -80,7 +81,7 @@ class NativeAdbd:
 
     def profile(self, work_dir: Path | str, **changes: object) -> DeviceProfile:
         """A profile for this daemon: this machine's architecture behind ADB."""
-        host = profiles.load("host")
+        host = HostDevice().profile
         return host.model_copy(
             update={"name": "native-adbd", "transport": "adb", "work_dir": str(work_dir), **changes}
         )

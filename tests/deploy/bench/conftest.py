@@ -116,7 +116,7 @@ def bundle() -> harness.Bundle:
 
 @pytest.fixture
 def adbd(tmp_path: Path) -> Iterator[NativeAdbd]:
-    with running(harness.adbd("x86_64"), tmp_path / "adbd") as daemon:
+    with running(harness.adbd(HostDevice().profile.abi), tmp_path / "adbd") as daemon:
         yield daemon
 
 

@@ -181,6 +181,14 @@ def alive(pid: int) -> bool:
         return False
 
 
+def assert_dead(pid: int) -> None:
+    for _ in range(2000):
+        if not alive(pid):
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError(f"the runner {pid} still runs")
+
+
 @pytest.mark.parametrize(
     ("number", "status", "says"),
     [
@@ -226,11 +234,7 @@ def test_a_late_case_is_invalid_and_nothing_keeps_running(
     assert cases[0].status is Status.INVALID
     assert "2 s" in cases[0].reason
     assert run.status is Status.OK
-    for _ in range(400):
-        if not alive(pids[0]):
-            break
-        threading.Event().wait(0.005)
-    assert not alive(pids[0])
+    assert_dead(pids[0])
     assert folders(seeded) == []
 
 
@@ -312,7 +316,7 @@ def test_a_device_that_comes_back_goes_on_with_the_next_case(
     assert cases[0].status is Status.INVALID
     assert "cut" in cases[0].reason
     assert run.status is Status.OK
-    assert not alive(pids[0])
+    assert_dead(pids[0])
     _, cases = run_device(device, jobs, bundle, EXACT)
     assert cases[0].status is Status.OK
 
@@ -328,23 +332,21 @@ def test_a_bundle_of_another_architecture_is_refused(
     assert cases[0].reason == run.reason
 
 
-def test_ctrl_c_cleans_up_and_ends(
-    host: HostDevice, models: Models, bundle: harness.Bundle
-) -> None:
+def test_ctrl_c_cleans_up_and_ends(seeded: Device, models: Models, bundle: harness.Bundle) -> None:
     """The signal arrives while the runner computes; the runner must not outlive it."""
     pids = []
 
     def interrupt() -> None:
-        pids.append(runner_pid(host))
+        pids.append(runner_pid(seeded))
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        run_device(host, [models.job(Format.ONNX)], bundle, ENDLESS)
+        run_device(seeded, [models.job(Format.ONNX)], bundle, ENDLESS)
     thread.join()
-    assert not alive(pids[0])
-    assert folders(host) == []
+    assert_dead(pids[0])
+    assert folders(seeded) == []
 
 
 def test_energy_source_of_the_profile_is_said(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from deploy import harness
+from deploy.devices.host import HostDevice
 from tests.deploy.native_adbd import NativeAdbd, running
 
 
 @pytest.fixture
 def adbd(tmp_path: Path) -> Iterator[NativeAdbd]:
-    from deploy import harness
-
-    with running(harness.adbd("x86_64"), tmp_path / "adbd") as daemon:
+    with running(harness.adbd(HostDevice().profile.abi), tmp_path / "adbd") as daemon:
         yield daemon

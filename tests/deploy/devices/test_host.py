@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -45,6 +47,26 @@ def test_late_commands_die_with_their_children(device: HostDevice, tmp_path: Pat
     script = 'sleep 600 & echo $! >"$1"; wait'
     with pytest.raises(DeviceError, match=r"did not end within 0\.5 s"):
         device.shell(["sh", "-c", script, "sh", str(note)], timeout_s=0.5)
+    _assert_gone(int(note.read_text()))
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) is missing")
+def test_a_command_dies_with_a_killed_pocketship(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    code = (
+        "import sys; from deploy.devices.host import HostDevice; "
+        "HostDevice().shell(['sh', '-c', 'echo $$ >$1; exec sleep 600', 'sh', sys.argv[1]])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(note)], cwd=Path(__file__).parents[3]
+    )
+    for _ in range(6000):
+        if note.exists() and note.read_text().endswith("\n"):
+            break
+        assert process.poll() is None
+        threading.Event().wait(0.005)
+    process.kill()
+    process.wait()
     _assert_gone(int(note.read_text()))
 
 

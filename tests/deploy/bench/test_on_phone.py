@@ -1,0 +1,68 @@
+"""Cases on the emulated ARM64 phone: what only a counting clock and another machine can show."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from adb_shell.auth.keygen import keygen
+
+from deploy import harness
+from deploy.bench.runner import PRESETS
+from deploy.bench.session import run_device
+from deploy.devices import adb, profiles
+from deploy.emulator import machine
+from deploy.types import Format, Metric, Status, Tier
+from tests.deploy.bench.conftest import Models
+
+pytestmark = [
+    pytest.mark.phone,
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="QEMU is missing"),
+]
+
+CLOCK_STEP = 16
+"""The guest's counter ticks once in 16 ns, so a short inference is counted in steps of 16."""
+
+
+@pytest.fixture
+def phone(tmp_path: Path) -> Iterator[adb.AdbDevice]:
+    key = tmp_path / "adbkey"
+    keygen(str(key))
+    running = machine.start(profiles.load("emulated-arm64"), keys=[tmp_path / "adbkey.pub"])
+    try:
+        device = adb.connect(running.serial, keys=[key])
+        yield device
+        device.close()
+    finally:
+        running.stop()
+
+
+def test_counted_instructions_repeat(phone: adb.AdbDevice, models: Models) -> None:
+    # Found by its properties, not named.
+    assert phone.profile.name == "emulated-arm64"
+    bundle = harness.bundle(phone.profile.abi)
+    jobs = [models.job(fmt) for fmt in (Format.EXECUTORCH, Format.ONNX, Format.ORT)]
+    first, cases = run_device(phone, jobs, bundle, PRESETS["quick"])
+    second, again = run_device(phone, jobs, bundle, PRESETS["quick"])
+    assert first.info is not None
+    assert (first.info.clock, first.info.tier) == ("icount", Tier.EMULATOR)
+    assert (second.bytes_pushed, second.bytes_already_there) == (0, first.bytes_pushed)
+    for one, two in zip(cases, again, strict=True):
+        assert one.status is Status.OK, one.reason
+        assert two.status is Status.OK, two.reason
+        counts = [case.measurement(Metric.INSTRUCTIONS) for case in (one, two)]
+        medians = [count.median for count in counts if count]
+        assert len(medians) == 2
+        assert medians[0] is not None
+        assert medians[0] > 1000
+        assert medians[1] == pytest.approx(medians[0], rel=0.001, abs=2 * CLOCK_STEP)
+        latency = one.measurement(Metric.LATENCY_MS)
+        assert latency is not None
+        assert latency.status is Status.UNAVAILABLE
+        difference = one.measurement(Metric.OUTPUT_MAX_ABS_DIFF)
+        assert difference is not None
+        assert difference.median is not None
+        assert difference.median < 1e-4
