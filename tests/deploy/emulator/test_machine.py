@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -221,9 +221,13 @@ def starter(tmp_path: Path, *, detached: bool, until_line: str) -> subprocess.Po
 
 
 @pytest.fixture
-def lonely_state(own_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def lonely_state(
+    own_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     monkeypatch.setenv("POCKETSHIP_STATE", str(tmp_path / "state"))
-    return tmp_path / "state"
+    yield tmp_path / "state"
+    for left in machine.running():
+        left.stop()
 
 
 @pytest.mark.slow
@@ -245,7 +249,10 @@ def test_a_killed_pocketship_leaves_no_phone(
 
 @pytest.mark.slow
 def test_a_detached_phone_outlives_its_starter_and_is_stopped(
-    lonely_state: Path, tmp_path: Path
+    lonely_state: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     process = starter(tmp_path, detached=True, until_line="serial")
     process.kill()
@@ -253,6 +260,12 @@ def test_a_detached_phone_outlives_its_starter_and_is_stopped(
     [phone] = machine.running()
     assert phone.detached
     assert commands.shell(phone.serial, ["exit", "3"]) == 3
+    with monkeypatch.context() as without_adb:
+        without_adb.setenv("PATH", "")
+        assert commands.shell(phone.serial, ["echo out;", "exit", "4"]) == 4
+        assert capsys.readouterr().out == "out\n"
+        with pytest.raises(DeviceError, match="needs Google's adb"):
+            commands.shell(phone.serial)
     with pytest.raises(DeviceError, match=phone.serial):
         commands.find("127.0.0.1:1")
     assert commands.stop(None) == [phone]
