@@ -66,7 +66,7 @@ def test_meminfo_of_a_process_is_the_kernels(shell: Shell) -> None:
     total = re.search(r"^ +TOTAL +\d+ +\d+ +\d+ +\d+ +(\d+)$", text, flags=re.MULTILINE)
     rss = re.search(r"^Rss: +(\d+) kB", text, flags=re.MULTILINE)
     assert total and rss and total[1] == rss[1] != "0"
-    assert "Total RAM: 1,5" in shell("dumpsys meminfo")
+    assert "Total RAM: 1,0" in shell("dumpsys meminfo")
     assert "No process found for: 99999" in shell("dumpsys meminfo 99999")
 
 
