@@ -186,6 +186,19 @@ def test_limits_reboot_and_end_of_a_small_phone(own_world: Path) -> None:
     assert small not in machine.running()
     small.stop()
     assert not small.folder.exists()
+    kept = small.folder.parent / "logs" / f"{small.folder.name}.console.log"
+    assert "network up" in kept.read_text(errors="replace"), "the console of a dead phone is kept"
+
+
+def test_without_counting_the_phone_does_not_claim_to_count(own_world: Path) -> None:
+    timed = machine.start(LOW, icount=False)
+    try:
+        assert not timed.icount
+        opened = connect(timed)
+        assert opened("getprop ro.boot.pocketship.icount") == "\n"
+        opened.device.close()
+    finally:
+        timed.stop()
 
 
 SCRIPT = """
