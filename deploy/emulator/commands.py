@@ -84,7 +84,8 @@ def _google_shell(adb: str, serial: str, command: Sequence[str]) -> int:
     )
     said = (done.stdout + done.stderr).strip()
     if "connected to" not in said or "cannot" in said or "failed" in said:
-        raise DeviceError(f"adb cannot connect: {said[-300:]}", where=serial)
+        hint = "If the adb server runs with another key: adb kill-server"
+        raise DeviceError(f"adb cannot connect: {said[-300:]}", where=serial, hint=hint)
     return subprocess.run([adb, "-s", serial, "shell", *command], check=False).returncode
 
 

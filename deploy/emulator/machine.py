@@ -231,7 +231,15 @@ def _read(folder: Path) -> Phone | None:
 
 def _abandon(folder: Path, process: subprocess.Popen[bytes]) -> None:
     """End a phone that did not come up; keep its logs for the user."""
-    kept = _root() / "logs"
+    _keep_logs(folder)
+    if process.stdin:
+        process.stdin.close()
+    process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_logs(folder: Path) -> None:
+    kept = folder.parent / "logs"
     with contextlib.suppress(OSError):
         kept.mkdir(exist_ok=True)
         for name in ("console", "qemu"):
@@ -239,10 +247,6 @@ def _abandon(folder: Path, process: subprocess.Popen[bytes]) -> None:
         logs = sorted(kept.glob("*.log"), key=lambda path: path.stat().st_mtime)
         for old in logs[: -2 * _KEPT_LOGS]:
             old.unlink(missing_ok=True)
-    if process.stdin:
-        process.stdin.close()
-    process.wait()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _root() -> Path:
@@ -297,4 +301,5 @@ def _locked(folder: Path) -> bool:
 def _sweep(root: Path) -> None:
     for folder in root.iterdir():
         if folder.is_dir() and folder.name != "logs" and not _locked(folder):
+            _keep_logs(folder)
             shutil.rmtree(folder, ignore_errors=True)

@@ -70,9 +70,15 @@ def own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("POCKETSHIP_CACHE", str(cache_dir()))
         patch.setenv("POCKETSHIP_STATE", str(root / "state"))
         patch.setenv("HOME", str(root / "home"))
+        # An adb server keeps the key of the home that it was started in.
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            patch.setenv("ANDROID_ADB_SERVER_PORT", str(free.getsockname()[1]))
         yield root / "state"
         for phone in machine.running():
             phone.stop()
+        if shutil.which("adb"):
+            subprocess.run(["adb", "kill-server"], capture_output=True)
 
 
 @pytest.fixture(scope="session")
@@ -103,13 +109,8 @@ class Adb:
 
 
 @pytest.fixture(scope="session")
-def adb(own_world: Path) -> Iterator[Adb]:
+def adb(own_world: Path) -> Adb:
     if shutil.which("adb") is None:
         pytest.skip("Google's adb is not installed")
     ensure_key()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    client = Adb({**os.environ, "ANDROID_ADB_SERVER_PORT": str(port)})
-    yield client
-    client("kill-server")
+    return Adb(dict(os.environ))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def test_what_a_killed_builder_left_is_removed(cache: Path) -> None:
     (cache / "phone/.making-123").mkdir()
     image.build()
     assert sorted(path.name[:7] for path in (cache / "phone").glob(".*")) == []
+
+
+def test_two_builders_at_once_make_it_once(cache: Path) -> None:
+    said: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(image.build, said.append) for _ in range(2))
+        assert first.result() == second.result()
+    assert said.count("making the phone's initial RAM disk") == 1
 
 
 def test_a_change_of_the_userland_makes_another_image(

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -186,6 +186,19 @@ def test_limits_reboot_and_end_of_a_small_phone(own_world: Path) -> None:
     assert small not in machine.running()
     small.stop()
     assert not small.folder.exists()
+    kept = small.folder.parent / "logs" / f"{small.folder.name}.console.log"
+    assert "network up" in kept.read_text(errors="replace"), "the console of a dead phone is kept"
+
+
+def test_without_counting_the_phone_does_not_claim_to_count(own_world: Path) -> None:
+    timed = machine.start(LOW, icount=False)
+    try:
+        assert not timed.icount
+        opened = connect(timed)
+        assert opened("getprop ro.boot.pocketship.icount") == "\n"
+        opened.device.close()
+    finally:
+        timed.stop()
 
 
 SCRIPT = """
@@ -221,9 +234,13 @@ def starter(tmp_path: Path, *, detached: bool, until_line: str) -> subprocess.Po
 
 
 @pytest.fixture
-def lonely_state(own_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def lonely_state(
+    own_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     monkeypatch.setenv("POCKETSHIP_STATE", str(tmp_path / "state"))
-    return tmp_path / "state"
+    yield tmp_path / "state"
+    for left in machine.running():
+        left.stop()
 
 
 @pytest.mark.slow
@@ -245,7 +262,10 @@ def test_a_killed_pocketship_leaves_no_phone(
 
 @pytest.mark.slow
 def test_a_detached_phone_outlives_its_starter_and_is_stopped(
-    lonely_state: Path, tmp_path: Path
+    lonely_state: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     process = starter(tmp_path, detached=True, until_line="serial")
     process.kill()
@@ -253,6 +273,12 @@ def test_a_detached_phone_outlives_its_starter_and_is_stopped(
     [phone] = machine.running()
     assert phone.detached
     assert commands.shell(phone.serial, ["exit", "3"]) == 3
+    with monkeypatch.context() as without_adb:
+        without_adb.setenv("PATH", "")
+        assert commands.shell(phone.serial, ["echo out;", "exit", "4"]) == 4
+        assert capsys.readouterr().out == "out\n"
+        with pytest.raises(DeviceError, match="needs Google's adb"):
+            commands.shell(phone.serial)
     with pytest.raises(DeviceError, match=phone.serial):
         commands.find("127.0.0.1:1")
     assert commands.stop(None) == [phone]
