@@ -14,7 +14,7 @@ from deploy.emulator import machine
 from deploy.errors import ConfigError
 from deploy.files import write_text
 from deploy.report import schema as report_schema
-from deploy.report import tables, words
+from deploy.report import words
 from deploy.types import Report
 from deploy.workspace import RunFolder
 
@@ -84,13 +84,7 @@ def stage(name: str, root: Path, ui: Session) -> int:
 
 
 def show(report: Report, folder: RunFolder, ui: Session) -> int:
-    """The main table, what is missing, where the report is, and the verdict last."""
-    for table in tables.summary(report):
-        rows, reasons = table.plain_rows()
-        columns = [(column.title, column.number) for column in table.columns]
-        ui.table(table.caption, columns, [list(row) for row in rows])
-        for number, reason in enumerate(reasons, 1):
-            ui.say(f"({number}) {reason}")
+    """The verdict, what is missing, the main table, and where the report is."""
     for line in words.summary_lines(report):
         ui.say(line)
     ui.say(f"Report: {folder.root / 'index.html'}")

@@ -40,10 +40,7 @@ def run_compress(folder: RunFolder, progress: Progress) -> None:
         made = recipe.apply(task, steps, seed=config.seed, progress=progress)
         with workspace.whole(folder.compress) as scratch:
             stored.write_compressed(scratch, task, made, config)
-    for row in stored.ledger(folder)[1:]:
-        if row.quality:
-            progress(f"{row.step}: {stored.quality_in_words(row.quality)} against uncompressed")
-    stored.require(folder)
+    stored.require(folder, progress)
 
 
 def run_export(folder: RunFolder, progress: Progress) -> None:
@@ -53,14 +50,11 @@ def run_export(folder: RunFolder, progress: Progress) -> None:
         for target in folder.config.targets:
             if stored.is_exported(folder, variant, target):
                 continue
-            watch = workspace.Stopwatch()
             progress(f"exporting {variant} as {target.format}")
-            files = EXPORTERS[target.format](
-                load_program(source), target, folder.artifacts, variant
-            )
-            for written in files:
+            exporter = EXPORTERS[target.format]
+            for written in exporter(load_program(source), target, folder.artifacts, variant):
                 artifact = stored.write_manifest(folder, variant, source, written)
-                progress(f"exported {artifact.name}: {artifact.bytes:,} bytes ({watch})")
+                progress(f"exported {artifact.name}: {artifact.bytes:,} bytes")
 
 
 def run_verify(folder: RunFolder, progress: Progress) -> None:

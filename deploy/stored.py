@@ -27,6 +27,7 @@ from deploy.types import (
     DeviceRun,
     Format,
     Parity,
+    Progress,
     Quality,
     Status,
     TensorSpec,
@@ -109,10 +110,13 @@ def _raw(tensor: Tensor) -> bytes:
     return bytes(tensor.contiguous().numpy().tobytes())
 
 
-def require(folder: RunFolder) -> None:
+def require(folder: RunFolder, progress: Progress) -> None:
     """Raise ``CompressError`` where the compressed model lost more than the pipeline allows."""
     recipe = folder.config.recipe
     rows = ledger(folder)
+    for row in rows[1:]:
+        if row.quality:
+            progress(f"{row.step}: {quality_in_words(row.quality)} against uncompressed")
     if recipe is None or not rows or rows[-1].quality is None:
         return
     limits = ParityLimits.model_validate(recipe.require.model_dump())

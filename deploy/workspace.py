@@ -11,7 +11,6 @@ import fcntl
 import json
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -226,13 +225,3 @@ def damage(artifact: Artifact, folder: Path) -> str:
     if digest == artifact.sha256:
         return ""
     return f"changed since it was exported (sha256 {digest[:12]}, was {artifact.sha256[:12]})"
-
-
-class Stopwatch:
-    """Wall seconds since it was made, for progress lines."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-
-    def __str__(self) -> str:
-        return f"{time.monotonic() - self._started:.1f} s"
