@@ -117,7 +117,7 @@ int main() {
   for (int round = 0; round < 4; round++) {
     const long long begin = now();
     unsigned x = 1;
-    for (int i = 0; i < 4000000; i++) {
+    for (int i = 0; i < 16000000; i++) {
       x = x * 1664525u + 1013904223u;
       table[x >> 16] += x;
     }
@@ -142,11 +142,12 @@ def test_two_phones_at_once_count_alike(phone: Phone, shell: Shell, tmp_path: Pa
         for each in (shell, other):
             there = "/data/local/tmp/busy"
             each.device.push(str(tmp_path / "busy"), there, st_mode=0o100755)
+            each("sync")  # writing back what was pushed would be counted
             # The first round also touches the table's pages for the first time.
             rounds = [list(map(int, each(there).split())) for _ in range(3)]
             counts += [count for one in rounds for count in one[1:]]
         other.device.close()
-        assert min(counts) > 4_000_000 * 5, "nanoseconds of the guest are instructions"
+        assert min(counts) > 16_000_000 * 5, "nanoseconds of the guest are instructions"
         assert (max(counts) - min(counts)) / min(counts) < 0.001, counts
     finally:
         second.stop()
@@ -256,8 +257,10 @@ def test_a_killed_pocketship_leaves_no_phone(
     process.wait()
     until(lambda: not processes_in(lonely_state))
     phones = lonely_state / "phones"
-    until(lambda: {path.name for path in phones.iterdir()} <= {".lock", "logs"})
-    assert machine.running() == []
+    # Killed before its supervisor ran it can leave a folder, which the next look removes.
+    until(
+        lambda: machine.running() == [] and {p.name for p in phones.iterdir()} <= {".lock", "logs"}
+    )
 
 
 @pytest.mark.slow
