@@ -97,6 +97,7 @@ class Agent:
         self._store = Store(device, progress)
         self._bundle_folder = ""
         self._unclean: list[str] = []
+        self._synced_bytes = 0
 
     @property
     def traffic(self) -> Traffic:
@@ -154,6 +155,7 @@ class Agent:
         self._store.must(
             ["sh", "-c", _SET_UP, "sh", case, request.model, model], "make a case's folder"
         )
+        self._settle()
         words = arguments(
             request.backend,
             model=f"{case}/{model}",
@@ -174,6 +176,12 @@ class Agent:
             return RunAnswer(done.exit_code, printed)
         result, outputs = self._collect(case, request.output_bytes)
         return RunAnswer(0, printed, result, outputs)
+
+    def _settle(self) -> None:
+        """Let the device write back what was pushed, or it does so during the measurement."""
+        if self._synced_bytes != self.traffic.bytes_pushed:
+            self._device.shell(["sync"])
+            self._synced_bytes = self.traffic.bytes_pushed
 
     def _collect(self, case: str, output_bytes: int) -> tuple[bytes, bytes]:
         with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
