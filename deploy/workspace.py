@@ -23,7 +23,7 @@ from deploy import __version__
 from deploy.config import PipelineConfig
 from deploy.errors import ConfigError, ExportError
 from deploy.files import tree_digest, write_text
-from deploy.types import Artifact, Model
+from deploy.types import Artifact, Format, Model
 
 Value = TypeVar("Value")
 
@@ -212,8 +212,9 @@ def artifacts_of(run: RunFolder) -> list[Artifact]:
                 where=str(run.artifacts / artifact.path),
                 hint=f"pocketship export {run.root} makes it again.",
             )
-    variants = {name: position for position, name in enumerate(run.config.variants)}
-    return sorted(found, key=lambda a: (variants.get(a.variant, len(variants)), a.format))
+    variants, formats = run.config.variants, list(Format)
+    wanted = [artifact for artifact in found if artifact.variant in variants]
+    return sorted(wanted, key=lambda a: (variants.index(a.variant), formats.index(a.format)))
 
 
 def damage(artifact: Artifact, folder: Path) -> str:

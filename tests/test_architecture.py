@@ -8,64 +8,18 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from deploy.types import Format
+from scripts.import_graph import PACKAGES, Edges, imports, mermaid
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("compress", "deploy")
 EVERYTHING = "everything of ours"
 PIPELINE_MAX_LINES = 149
 FORBIDDEN_NAME = re.compile(r"(utils?|helpers?|misc|common)|.*managers?")
-
-Edges = dict[str, set[str]]
-
-
-def modules(root: Path) -> dict[str, Path]:
-    """Dotted name -> file, of every module of ours."""
-    found = {}
-    for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            parts = path.relative_to(root).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-def _targets(node: ast.AST, module: str, is_package: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(module, names) of each import; names are empty for ``import module``."""
-    if isinstance(node, ast.Import):
-        for alias in node.names:
-            yield alias.name, ()
-    elif isinstance(node, ast.ImportFrom):
-        base = node.module or ""
-        if node.level:
-            parents = module.split(".") if is_package else module.split(".")[:-1]
-            parents = parents[: len(parents) - node.level + 1]
-            base = ".".join([*parents, base] if base else parents)
-        yield base, tuple(alias.name for alias in node.names)
-
-
-def imports(root: Path) -> Edges:
-    """Module -> modules of ours that it imports, wherever in its text it does so."""
-    known = modules(root)
-    edges: Edges = {}
-    for module, path in known.items():
-        edges[module] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-            for base, names in _targets(node, module, path.name == "__init__.py"):
-                if base.split(".")[0] not in PACKAGES:
-                    continue
-                # `from deploy import paths` imports the module deploy.paths, not the package.
-                submodules = {f"{base}.{name}" for name in names} & known.keys()
-                edges[module] |= submodules
-                if len(submodules) < len(names) or not names:
-                    edges[module].add(base)
-        edges[module].discard(module)
-    return edges
 
 
 def allowed_imports(page: str) -> dict[str, set[str]]:
@@ -214,6 +168,11 @@ def test_no_import_cycles() -> None:
 
 def test_names_say_what_is_inside() -> None:
     assert forbidden_names(ROOT) == []
+
+
+def test_the_picture_of_the_imports_is_current() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    assert mermaid(ROOT) in page, "paste the output of: python -m scripts.import_graph"
 
 
 def test_pipeline_is_the_picture_of_the_path() -> None:
