@@ -7,13 +7,13 @@ and an interrupted run goes on with what is missing.
 from __future__ import annotations
 
 from compress import recipe
-from compress.capture import load_program
 from deploy import __version__, provenance, stored, workspace
 from deploy.bench.runner import preset
 from deploy.bench.session import Job, run_device
 from deploy.connect import connected
 from deploy.errors import DeviceError
-from deploy.export import EXPORTERS
+from deploy.export.options import Written
+from deploy.export.parallel import export_all
 from deploy.harness import bundle
 from deploy.report import compare, gate, render, store
 from deploy.types import Progress, Report, Status
@@ -44,17 +44,13 @@ def run_compress(folder: RunFolder, progress: Progress) -> None:
 
 
 def run_export(folder: RunFolder, progress: Progress) -> None:
-    """One file a variant and format, each with its manifest."""
-    for variant in folder.config.variants:
-        source = folder.compress / f"{variant}.pt2"
-        for target in folder.config.targets:
-            if stored.is_exported(folder, variant, target):
-                continue
-            progress(f"exporting {variant} as {target.format}")
-            exporter = EXPORTERS[target.format]
-            for written in exporter(load_program(source), target, folder.artifacts, variant):
-                artifact = stored.write_manifest(folder, variant, source, written)
-                progress(f"exported {artifact.name}: {artifact.bytes:,} bytes")
+    """One file a variant and format, each with its manifest; variants at the same time."""
+    for variant, news in export_all(stored.export_requests(folder)):
+        if isinstance(news, Written):
+            artifact = stored.write_manifest(folder, variant, news)
+            progress(f"exported {artifact.name}: {artifact.bytes:,} bytes")
+        else:
+            progress(f"exporting {variant} as {news}")
 
 
 def run_verify(folder: RunFolder, progress: Progress) -> None:

@@ -20,6 +20,7 @@ from deploy.config import DeviceConfig, PipelineConfig
 from deploy.devices import profiles
 from deploy.errors import ConfigError, PocketshipError, first_line
 from deploy.export.options import OnnxTarget, Target, Written
+from deploy.export.parallel import Request
 from deploy.files import sha256, tree_digest, write_bytes
 from deploy.types import (
     Artifact,
@@ -171,7 +172,23 @@ def _manifest(folder: RunFolder, name: str) -> Path:
     return folder.artifacts / f"{name}.manifest.json"
 
 
-def is_exported(folder: RunFolder, variant: str, target: Target) -> bool:
+def export_requests(folder: RunFolder) -> list[Request]:
+    """For each variant the targets whose files are not there yet, or not whole."""
+    requests = []
+    for variant in folder.config.variants:
+        missing = [t for t in folder.config.targets if not _is_exported(folder, variant, t)]
+        if missing:
+            request = Request(
+                variant=variant,
+                program=str(folder.compress / f"{variant}.pt2"),
+                folder=str(folder.artifacts),
+                targets=tuple(target.model_dump(mode="json") for target in missing),
+            )
+            requests.append(request)
+    return requests
+
+
+def _is_exported(folder: RunFolder, variant: str, target: Target) -> bool:
     """Whether every file of that target is there, with the content that its manifest says."""
     formats: list[Format] = [target.format]
     if isinstance(target, OnnxTarget) and target.ort:
@@ -185,8 +202,9 @@ def is_exported(folder: RunFolder, variant: str, target: Target) -> bool:
     return True
 
 
-def write_manifest(folder: RunFolder, variant: str, source: Path, written: Written) -> Artifact:
+def write_manifest(folder: RunFolder, variant: str, written: Written) -> Artifact:
     """Describe a file that an exporter wrote; the manifest is written last, so it vouches."""
+    source = folder.compress / f"{variant}.pt2"
     program = load_program(source)
     digest, size = tree_digest(written.path)
     steps = folder.config.recipe.steps if folder.config.recipe else ()
