@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from compress.errors import CompressError
+from compress.errors import CompressError, ConfigError, first_line
 from compress.ledger import Quality
 from compress.task import Inputs, Sample, Task, TaskMetric
 
@@ -63,9 +63,29 @@ def compare(
         sqnr_db=sqnr_db(signal, noise),
         top1_agreement=agree / ranked if ranked else None,
         metric=metric.name,
-        metric_value=metric.compute([o[0] for o in outputs], targets),
-        metric_reference=metric.compute([o[0] for o in reference], targets),
+        metric_value=_figure(metric, outputs, targets),
+        metric_reference=_figure(metric, reference, targets),
     )
+
+
+def _figure(
+    metric: TaskMetric, outputs: Sequence[Outputs], targets: Sequence[Tensor | None]
+) -> float:
+    """The metric's value; ``ConfigError`` where the user's code fails or gives no finite number."""
+    where = f"task.metric '{metric.name}'"
+    try:
+        value = float(metric.compute([sample[0] for sample in outputs], targets))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"failed: {type(error).__name__}: {first_line(error)}",
+            where=where,
+            hint="It gets one output tensor and one target a sample and returns a number.",
+        ) from error
+    if not math.isfinite(value):
+        raise ConfigError(f"gave {value}, which is not a finite number", where=where)
+    return value
 
 
 def sqnr_db(signal: float, noise: float) -> float | None:

@@ -86,9 +86,10 @@ def load_task(target: str, arguments: Mapping[str, Any], search: Sequence[Path] 
     for folder in reversed(search):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
+    # SystemExit: code that ends the program on import or call must not end ours without a word.
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"cannot import '{module_name}': {type(error).__name__}: {first_line(error)}",
             where="task.callable",
@@ -103,7 +104,7 @@ def load_task(target: str, arguments: Mapping[str, Any], search: Sequence[Path] 
         task = function(**arguments)
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"'{target}' failed: {type(error).__name__}: {first_line(error)}",
             where="task",

@@ -106,7 +106,7 @@ def report(folder: RunArgument) -> None:
 
 @app.command()
 def devices() -> None:
-    """List phones that are connected, emulated phones that run, and the known profiles."""
+    """List the emulated phones that run and the known device profiles."""
     with session("devices") as ui:
         from deploy import commands
 
@@ -123,6 +123,12 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fals
         if json:
             ui.say("[" + ",\n".join(check.model_dump_json() for check in found) + "]")
         else:
+            for one in found:
+                if one.ok:
+                    ui.say(f"ok       {one.name}: {one.found}")
+                else:
+                    lack = one.found or f"needed for {one.needed_for}"
+                    ui.say(f"missing  {one.name}: {lack}; {one.how}")
             ui.say(checks.summary(found))
         ui.exit_code = checks.exit_code(found)
 

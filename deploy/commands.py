@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy import config, connect, paths, pipeline, stored, workspace
@@ -15,7 +18,7 @@ from deploy.errors import ConfigError
 from deploy.files import write_text
 from deploy.report import schema as report_schema
 from deploy.report import words
-from deploy.types import Report
+from deploy.types import Progress, Report
 from deploy.workspace import RunFolder
 
 
@@ -24,8 +27,12 @@ def _load(path: Path, reports: Path | None) -> PipelineConfig:
     if reports is not None:
         loaded = loaded.model_copy(update={"reports": reports})
     # A misspelt device must not show itself after minutes of compression.
+    names: set[str] = set()
     for wanted in loaded.devices:
-        connect.check(wanted)
+        name = connect.check(wanted).name
+        if name in names:
+            raise ConfigError(f"devices: the profile '{name}' appears twice", where=str(path))
+        names.add(name)
     return loaded
 
 
@@ -37,9 +44,7 @@ def run(path: Path, ui: Session, *, resume: bool, reports: Path | None) -> int:
         ui.progress(f"going on with {folder.root}" if folder else "no earlier run: a new one")
     if folder is None:
         folder = workspace.create(loaded, path)
-    _begin(folder, ui)
-    ui.resume_hint = f"What is done is kept; go on with: pocketship run {path} --resume"
-    with workspace.exclusive(folder):
+    with _at_work(folder, ui, _resume(path, reports)):
         report = pipeline.run(folder, ui.progress)
     return show(report, folder, ui)
 
@@ -47,35 +52,57 @@ def run(path: Path, ui: Session, *, resume: bool, reports: Path | None) -> int:
 def compress(path: Path, ui: Session, *, reports: Path | None) -> Path:
     """The first stage in a new run folder, which is returned."""
     folder = workspace.create(_load(path, reports), path)
-    _begin(folder, ui)
-    with workspace.exclusive(folder):
+    with _at_work(folder, ui, _resume(path, reports)):
         pipeline.run_compress(folder, ui.progress)
     return folder.root
 
 
-def _begin(folder: RunFolder, ui: Session) -> None:
-    ui.log_to(folder.root / "log.txt")
-    ui.progress(f"run folder {folder.root}")
+def _resume(path: Path, reports: Path | None) -> str:
+    words = ["pocketship", "run", str(path), "--resume"]
+    if reports is not None:
+        words += ["--reports", str(reports)]
+    return f"What is done is kept; go on with: {shlex.join(words)}"
+
+
+@contextlib.contextmanager
+def _at_work(folder: RunFolder, ui: Session, resume_hint: str) -> Iterator[None]:
+    """Hold the run folder, log into it, and say how to go on after Ctrl-C."""
+    with workspace.exclusive(folder):
+        ui.log_to(folder.root / "log.txt")
+        ui.progress(f"run folder {folder.root}")
+        ui.resume_hint = resume_hint
+        yield
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A stage that can be repeated: what it leaves, and what must hold before that is removed."""
+
+    run: Callable[[RunFolder, Progress], object]
+    output: str
+    ready: Callable[[RunFolder], object]
 
 
 _STAGES = {
-    "export": (pipeline.run_export, "artifacts"),
-    "verify": (pipeline.run_verify, "verify"),
-    "bench": (pipeline.run_bench, "bench"),
-    "report": (pipeline.run_report, ""),
+    "export": _Stage(pipeline.run_export, "artifacts", stored.require),
+    "verify": _Stage(pipeline.run_verify, "verify", workspace.artifacts_of),
+    "bench": _Stage(pipeline.run_bench, "bench", stored.require_parity),
 }
 
 
 def stage(name: str, root: Path, ui: Session) -> int:
-    """One stage again on a run folder. What it and later stages left there is removed first."""
+    """One stage again on a run folder, and the report; ``report`` alone repeats nothing else.
+
+    What the stage left there is removed first. What later stages left stays as long as it was found
+    for artifacts of the same content.
+    """
     folder = workspace.open_run(root)
-    _begin(folder, ui)
-    with workspace.exclusive(folder):
-        names = list(_STAGES)
-        for later in names[names.index(name) :]:
-            if output := _STAGES[later][1]:
-                shutil.rmtree(folder.root / output, ignore_errors=True)
-        _STAGES[name][0](folder, ui.progress)
+    with _at_work(folder, ui, "Give the same command again."):
+        if chosen := _STAGES.get(name):
+            chosen.ready(folder)
+            if (output := folder.root / chosen.output).exists():
+                shutil.rmtree(output)
+            chosen.run(folder, ui.progress)
         report = pipeline.run_report(folder, ui.progress)
     if name == "export":
         ui.say(f"{len(report.artifacts)} files in {folder.artifacts}")
@@ -126,9 +153,7 @@ def schema(of: str) -> str:
 
 def devices(ui: Session) -> None:
     """Running emulated phones, then the profiles that are known."""
-    phones = machine.running()
-    running = [[phone.serial, phone.profile, "emulated phone, runs"] for phone in phones]
-    ui.table("Running", [("Serial", False), ("Profile", False), ("State", False)], running)
+    phone_list(ui)
     rows = [
         [known.name, known.transport, known.tier.value, known.abi, known.tested_on or "never run"]
         for known in profiles.all_profiles()
@@ -146,10 +171,13 @@ def phone_start(profile: str, keys: Sequence[Path], port: int | None, ui: Sessio
 
 
 def phone_list(ui: Session) -> None:
-    """One row for each phone that runs."""
+    """One row for each phone that runs; a line on standard error where none does."""
     rows = [
         [phone.serial, phone.profile, "yes" if phone.icount else "no", phone.started_utc]
         for phone in machine.running()
     ]
-    columns = [("Serial", False), ("Profile", False), ("Counts", False), ("Started", False)]
-    ui.table("Emulated phones", columns, rows)
+    if not rows:
+        ui.progress("no emulated phone runs; start one with: pocketship phone start")
+        return
+    titles = ("Serial", "Profile", "Counts instructions", "Started (UTC)")
+    ui.table("Emulated phones", [(title, False) for title in titles], rows)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
 import compress.quantize  # noqa: F401 - registers its step
 from compress.recipe import StepConfig, step_union
-from deploy.errors import ConfigError
+from deploy.errors import ConfigError, first_line
 from deploy.export.options import Target
-from deploy.types import Budget, Model
+from deploy.types import ARTIFACT_METRICS, Budget, Model
 from deploy.verify.parity import ParityLimits
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -38,7 +39,7 @@ class TaskConfig(Model):
     """
 
     callable: str | None = None
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
     program: Path | None = None
     random_samples: int = Field(default=16, gt=0, le=1000)
 
@@ -60,6 +61,12 @@ class DeviceConfig(Model):
     profile: str
     serial: str | None = None
     optional: bool = False
+
+    @property
+    def name_or_star(self) -> str:
+        """The profile's name; ``*`` for one that is given by its path: its file knows the name."""
+        is_path = "/" in self.profile or self.profile.endswith((".yaml", ".yml"))
+        return "*" if is_path else self.profile
 
 
 class BenchConfig(Model):
@@ -129,6 +136,31 @@ class PipelineConfig(Model):
             yield "targets: a format appears twice"
         if _repeated([device.profile for device in self.devices]):
             yield "devices: a profile appears twice"
+        if _repeated(self.bench.threads):
+            yield "bench.threads: a number appears twice"
+        yield from self._budgets_without_subject()
+
+    def _budgets_without_subject(self) -> Iterator[str]:
+        formats = [made for target in self.targets for made in target.formats()]
+        artifacts = [f"{variant}.{made}" for variant in self.variants for made in formats]
+        cases = [
+            f"{artifact}@{device.name_or_star}/t{threads}"
+            for artifact in artifacts
+            for device in self.devices
+            for threads in self.bench.threads
+        ]
+        for number, budget in enumerate(self.budgets):
+            names = artifacts if budget.metric in ARTIFACT_METRICS else cases
+            subject = budget.subject
+            if not any(
+                name == subject or fnmatchcase(name, subject) or fnmatchcase(subject, name)
+                for name in names
+            ):
+                choices = ", ".join(names[:4]) or "none"
+                yield (
+                    f"budgets[{number}]: '{budget.subject}' is no subject of {budget.metric}; "
+                    f"there are: {choices}{', ...' if len(names) > 4 else ''}"
+                )
 
 
 def _repeated(values: Sequence[object]) -> bool:
@@ -137,21 +169,7 @@ def _repeated(values: Sequence[object]) -> bool:
 
 def load(path: Path) -> PipelineConfig:
     """Read and validate a pipeline file; raises ``ConfigError`` with file, line and key."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise ConfigError(
-            reason, where=str(path), hint="Write one: pocketship init FILE."
-        ) from error
-    try:
-        data = yaml.safe_load(text)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "is not YAML"
-        raise ConfigError(f"is not valid YAML: {problem}", where=where) from error
+    data, tree = _parse(path)
     if not isinstance(data, dict):
         raise ConfigError(
             "is not a mapping", where=str(path), hint="See pocketship init for an example."
@@ -162,7 +180,71 @@ def load(path: Path) -> PipelineConfig:
         raise _explain(error.errors()[0], path, tree, len(error.errors())) from error
     for complaint in config.complaints():
         raise ConfigError(complaint, where=str(path))
+    try:
+        json.dumps(config.model_dump(mode="json"), allow_nan=False)
+    except ValueError as error:
+        raise ConfigError("holds a number that is not finite", where=str(path)) from error
     return config
+
+
+def _parse(path: Path) -> tuple[Any, Any]:
+    """The file's values, and its YAML nodes, which know their lines."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        hint = "Write one: pocketship init FILE."
+        raise ConfigError("no such file", where=str(path), hint=hint) from error
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8 text", where=str(path)) from error
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse(tree, path)
+        return yaml.safe_load(text), tree
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "no YAML"
+        raise ConfigError(f"is not valid YAML: {problem}", where=where) from error
+    except RecursionError as error:
+        raise ConfigError("is nested too deep", where=str(path)) from error
+    except (ValueError, OverflowError) as error:
+        # Such as a date with a month 13: YAML's syntax allows it, its value does not exist.
+        reason = first_line(error)
+        raise ConfigError(f"holds an impossible value: {reason}", where=str(path)) from error
+
+
+def _refuse(tree: Any, path: Path) -> None:
+    """Raise for what YAML lets pass and nobody means: a key twice, an alias, ``.nan``, ``.inf``."""
+    seen: set[int] = set()
+    nodes = [tree]
+    while nodes:
+        node = nodes.pop()
+        if node is None:
+            continue
+        where = f"{path}:{node.start_mark.line + 1}"
+        if id(node) in seen and not isinstance(node, yaml.ScalarNode):
+            # Aliases of aliases grow without bound, or hold themselves.
+            raise ConfigError("YAML aliases (&, *) are not allowed", where=where)
+        seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:float":
+            if node.value.lstrip("+-").lower() in {".inf", ".nan"}:
+                raise ConfigError(f"{node.value} is no finite number", where=where)
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            names = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in names:
+                        line = key.start_mark.line + 1
+                        raise ConfigError(
+                            f"the key '{key.value}' appears twice in one mapping",
+                            where=f"{path}:{line}",
+                        )
+                    names.add(key.value)
+                nodes += [key, value]
 
 
 def json_schema() -> str:

@@ -10,7 +10,7 @@ from deploy.devices import adb, profiles
 from deploy.devices.base import Device
 from deploy.devices.host import HostDevice
 from deploy.emulator import machine
-from deploy.errors import ConfigError
+from deploy.errors import ConfigError, DeviceError
 from deploy.types import DeviceProfile, Progress
 
 Connector = Callable[[DeviceConfig, DeviceProfile, Progress], Iterator[Device]]
@@ -29,15 +29,25 @@ def connected(wanted: DeviceConfig, progress: Progress) -> Iterator[Device]:
         yield device
 
 
-def check(wanted: DeviceConfig) -> None:
-    """Raise ``ConfigError`` where a device is named wrongly; connects to nothing."""
+def check(wanted: DeviceConfig) -> DeviceProfile:
+    """The device's profile; ``ConfigError`` where it is named wrongly. Connects to nothing."""
     profile = profiles.load(wanted.profile)
+    if profile.transport == "host" and wanted.serial is not None:
+        raise ConfigError("is this machine and takes no serial", where=f"device '{profile.name}'")
+    if wanted.serial is not None:
+        try:
+            adb.parse_serial(wanted.serial)
+        except DeviceError as error:
+            # Nothing was reached yet: it is the file that is wrong, not the device.
+            where = f"device '{profile.name}'"
+            raise ConfigError(f"serial {error.what}", where=where, hint=error.hint) from None
     if profile.transport == "adb" and wanted.serial is None:
         raise ConfigError(
             "needs a serial",
             where=f"device '{profile.name}'",
             hint="Give 'serial: HOST:PORT', as in: adb tcpip 5555; adb connect HOST:5555.",
         )
+    return profile
 
 
 def _host(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> Iterator[Device]:

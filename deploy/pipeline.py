@@ -25,7 +25,7 @@ def run(folder: RunFolder, progress: Progress) -> Report:
     """All stages whose output is not there yet. A failed parity keeps the phones out of it."""
     for stage in (run_compress, run_export, run_verify):
         stage(folder, progress)
-    if not any(row.status is Status.FAILED for row in stored.parity(folder)):
+    if not parity_failed(folder):
         run_bench(folder, progress)
     return run_report(folder, progress)
 
@@ -40,11 +40,13 @@ def run_compress(folder: RunFolder, progress: Progress) -> None:
         made = recipe.apply(task, steps, seed=config.seed, progress=progress)
         with workspace.whole(folder.compress) as scratch:
             stored.write_compressed(scratch, task, made, config)
-    stored.require(folder, progress)
+    stored.tell_ledger(folder, progress)
+    stored.require(folder)
 
 
 def run_export(folder: RunFolder, progress: Progress) -> None:
     """One file a variant and format, each with its manifest; variants at the same time."""
+    stored.require(folder)
     for variant, news in export_all(stored.export_requests(folder)):
         if isinstance(news, Written):
             artifact = stored.write_manifest(folder, variant, news)
@@ -56,7 +58,7 @@ def run_export(folder: RunFolder, progress: Progress) -> None:
 def run_verify(folder: RunFolder, progress: Progress) -> None:
     """Every artifact on this machine against its program, on all evaluation samples."""
     artifacts = workspace.artifacts_of(folder)
-    if stored.is_verified(folder, artifacts):
+    if len(stored.parity(folder, artifacts)) == len(artifacts):
         return
     samples, metric = stored.samples(folder), stored.metric_of(folder)
     rows = []
@@ -72,7 +74,13 @@ def run_verify(folder: RunFolder, progress: Progress) -> None:
         )
         rows.append(row)
         progress(f"parity of {artifact.name}: {stored.in_words(row)}")
-    workspace.write_json(folder.parity, rows)
+    stored.write_parity(folder, artifacts, rows)
+
+
+def parity_failed(folder: RunFolder) -> bool:
+    """Whether an artifact was found to compute something else than its program."""
+    rows = stored.parity(folder, workspace.artifacts_of(folder))
+    return any(row.status is Status.FAILED for row in rows)
 
 
 def run_bench(folder: RunFolder, progress: Progress) -> None:
@@ -109,8 +117,10 @@ def run_bench(folder: RunFolder, progress: Progress) -> None:
 
 def run_report(folder: RunFolder, progress: Progress) -> Report:
     """Everything that is in the run folder -> report.json, report.md, index.html, verdicts."""
+    progress("writing the report")
     config = folder.config
-    artifacts, parity = workspace.artifacts_of(folder), stored.parity(folder)
+    artifacts = workspace.artifacts_of(folder)
+    parity = stored.parity(folder, artifacts)
     devices, cases = stored.devices(folder), stored.cases(folder, artifacts)
     verdicts = gate.verdicts(
         artifacts=artifacts, parity=parity, devices=devices, cases=cases, budgets=config.budgets

@@ -31,7 +31,7 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "cpu": _cpu() or "unknown",
-        "cpu_count": str(len(os.sched_getaffinity(0))),
+        "cpu_count": str(_cpu_count()),
     }
 
 
@@ -56,6 +56,12 @@ def _git(where: Path, *words: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _cpu_count() -> int:
+    # macOS has no affinity; elsewhere a container often has fewer processors than the machine.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _cpu() -> str | None:

@@ -18,15 +18,15 @@ from deploy import __version__, workspace
 from deploy.bench.session import Job, Keep, case_id
 from deploy.config import DeviceConfig, PipelineConfig
 from deploy.devices import profiles
-from deploy.errors import ConfigError, PocketshipError, first_line
-from deploy.export.options import OnnxTarget, Target, Written
+from deploy.errors import ConfigError, ParityError, PocketshipError, first_line
+from deploy.export.options import Target, Written
 from deploy.export.parallel import Request
 from deploy.files import sha256, tree_digest, write_bytes
 from deploy.types import (
     Artifact,
     Case,
     DeviceRun,
-    Format,
+    Model,
     Parity,
     Progress,
     Quality,
@@ -50,7 +50,8 @@ def task_of(folder: RunFolder) -> Task:
     if wanted.callable is not None:
         return load_task(wanted.callable, wanted.arguments, folder.search())
     assert wanted.program is not None
-    path = Path(folder.asked.working_folder) / wanted.program
+    places = [place / wanted.program for place in folder.search()]
+    path = next((place for place in places if place.is_file()), places[0])
     program = load_program(path)
     if program.example_inputs is None or program.example_inputs[1]:
         raise ConfigError(
@@ -104,20 +105,35 @@ def write_compressed(scratch: Path, task: Task, made: Compressed, config: Pipeli
     torch.save(samples, scratch / _SAMPLES)
     raw = b"".join(_raw(tensor) for tensor in task.evaluation[0].inputs)
     write_bytes(scratch / INPUTS, raw)
-    workspace.write_json(scratch / _LEDGER, list(made.ledger))
+    rows = list(made.ledger)
+    if config.task.program is not None:
+        note = f"no data: judged on {len(samples)} random inputs (seed {config.seed})"
+        rows = [row.model_copy(update={"notes": (*row.notes, note)}) for row in rows]
+    workspace.write_json(scratch / _LEDGER, rows)
 
 
 def _raw(tensor: Tensor) -> bytes:
-    return bytes(tensor.contiguous().numpy().tobytes())
+    try:
+        return bytes(tensor.contiguous().numpy().tobytes())
+    except TypeError as error:
+        raise ConfigError(
+            f"no runtime takes inputs of {tensor.dtype}",
+            where="task.example_inputs",
+            hint="Give float32 inputs and convert inside the model.",
+        ) from error
 
 
-def require(folder: RunFolder, progress: Progress) -> None:
+def tell_ledger(folder: RunFolder, progress: Progress) -> None:
+    """One progress line for each compression step."""
+    for row in ledger(folder)[1:]:
+        if row.quality:
+            progress(f"{row.step}: {quality_in_words(row.quality)} against uncompressed")
+
+
+def require(folder: RunFolder) -> None:
     """Raise ``CompressError`` where the compressed model lost more than the pipeline allows."""
     recipe = folder.config.recipe
     rows = ledger(folder)
-    for row in rows[1:]:
-        if row.quality:
-            progress(f"{row.step}: {quality_in_words(row.quality)} against uncompressed")
     if recipe is None or not rows or rows[-1].quality is None:
         return
     limits = ParityLimits.model_validate(recipe.require.model_dump())
@@ -131,6 +147,12 @@ def require(folder: RunFolder, progress: Progress) -> None:
 
 def ledger(folder: RunFolder) -> tuple[LedgerRow, ...]:
     """What each compression step bought."""
+    if not folder.compress.is_dir():
+        raise ConfigError(
+            "has no compressed model yet",
+            where=str(folder.root),
+            hint=f"pocketship run {folder.asked.pipeline_file} --resume makes it.",
+        )
     return tuple(workspace.read_json(folder.compress / _LEDGER, list[LedgerRow]))
 
 
@@ -190,14 +212,13 @@ def export_requests(folder: RunFolder) -> list[Request]:
 
 def _is_exported(folder: RunFolder, variant: str, target: Target) -> bool:
     """Whether every file of that target is there, with the content that its manifest says."""
-    formats: list[Format] = [target.format]
-    if isinstance(target, OnnxTarget) and target.ort:
-        formats.append(Format.ORT)
-    for wanted in formats:
-        path = _manifest(folder, f"{variant}.{wanted}")
-        if not path.is_file():
+    source = sha256(folder.compress / f"{variant}.pt2")
+    for wanted in target.formats():
+        try:
+            artifact = workspace.read_json(_manifest(folder, f"{variant}.{wanted}"), Artifact)
+        except ConfigError:
             return False
-        if workspace.damage(workspace.read_json(path, Artifact), folder.artifacts):
+        if artifact.source_sha256 != source or workspace.damage(artifact, folder.artifacts):
             return False
     return True
 
@@ -243,16 +264,49 @@ def _specs(program: Any, names: Sequence[Any]) -> tuple[TensorSpec, ...]:
 # --- verify ---------------------------------------------------------------------------------------
 
 
-def is_verified(folder: RunFolder, artifacts: Sequence[Artifact]) -> bool:
-    """Whether parity of exactly these artifacts is there."""
+class _Verified(Model):
+    """``parity.json``: the rows, and the content that each was found for."""
+
+    artifact_sha256: dict[str, str]
+    rows: tuple[Parity, ...]
+
+
+def write_parity(folder: RunFolder, artifacts: Sequence[Artifact], rows: Sequence[Parity]) -> None:
+    """Keep what the verify stage found."""
+    hashes = {artifact.name: artifact.sha256 for artifact in artifacts}
+    workspace.write_json(folder.parity, _Verified(artifact_sha256=hashes, rows=tuple(rows)))
+
+
+def parity(folder: RunFolder, artifacts: Sequence[Artifact]) -> list[Parity]:
+    """What the verify stage found for these artifacts as they are now, in their order.
+
+    An artifact that has changed since, or was never verified, has no row.
+    """
     if not folder.parity.is_file():
-        return False
-    return {row.artifact for row in parity(folder)} == {artifact.name for artifact in artifacts}
+        return []
+    found = workspace.read_json(folder.parity, _Verified)
+    rows = {row.artifact: row for row in found.rows}
+    return [
+        rows[artifact.name]
+        for artifact in artifacts
+        if artifact.name in rows and found.artifact_sha256.get(artifact.name) == artifact.sha256
+    ]
 
 
-def parity(folder: RunFolder) -> list[Parity]:
-    """The rows of the verify stage; none where it did not run."""
-    return workspace.read_json(folder.parity, list[Parity]) if folder.parity.is_file() else []
+def require_parity(folder: RunFolder) -> None:
+    """Raise where an artifact is not verified, or failed: its figures would mean nothing."""
+    artifacts = workspace.artifacts_of(folder)
+    rows = parity(folder, artifacts)
+    if len(rows) < len(artifacts):
+        raise ConfigError(
+            f"{len(artifacts) - len(rows)} artifacts are not verified as they are now",
+            where=str(folder.root),
+            hint=f"pocketship verify {folder.root} does it.",
+        )
+    if failed := [row for row in rows if row.status is Status.FAILED]:
+        raise ParityError(
+            failed[0].reason, where=failed[0].artifact, hint="Nothing is measured before it holds."
+        )
 
 
 def in_words(row: Parity) -> str:
@@ -283,20 +337,26 @@ def _device_file(folder: RunFolder, profile: str) -> Path:
     return folder.bench / "devices" / f"{profile}.json"
 
 
+def _name(wanted: DeviceConfig) -> str:
+    # The pipeline may give a path to a profile; results carry the profile's name.
+    return profiles.load(wanted.profile).name
+
+
 def missing_jobs(folder: RunFolder, wanted: DeviceConfig, jobs: Sequence[Job]) -> list[Job] | None:
     """Jobs that have no lasting result on that device yet; None where the device is done.
 
     An INVALID case says nothing about the model, so it is measured again.
     """
     missing = []
+    device = _name(wanted)
     for job in jobs:
-        path = _case_file(folder, case_id(job.artifact.name, wanted.profile, job.threads))
+        path = _case_file(folder, case_id(job.artifact.name, device, job.threads))
         if path.is_file():
             case = workspace.read_json(path, Case)
             if case.artifact_sha256 == job.artifact.sha256 and case.status is not Status.INVALID:
                 continue
         missing.append(job)
-    file = _device_file(folder, wanted.profile)
+    file = _device_file(folder, device)
     done = file.is_file() and workspace.read_json(file, DeviceRun).status is Status.OK
     return None if done and not missing else missing
 
@@ -330,23 +390,27 @@ def devices(folder: RunFolder) -> list[DeviceRun]:
     """One row for each device of the pipeline, in its order; those not reached yet say so."""
     rows = []
     for wanted in folder.config.devices:
-        path = _device_file(folder, wanted.profile)
+        profile = profiles.load(wanted.profile)
+        path = _device_file(folder, profile.name)
         if path.is_file():
             rows.append(workspace.read_json(path, DeviceRun))
         else:
-            profile = profiles.load(wanted.profile)
             reason = "the run ended before this device's turn"
             rows.append(DeviceRun(profile=profile, status=Status.NOT_RUN, reason=reason))
     return rows
 
 
 def cases(folder: RunFolder, artifacts: Sequence[Artifact]) -> list[Case]:
-    """Every case that ended, in the order of devices, artifacts and threads."""
+    """Every case of these artifacts as they are now, by device, artifact and threads."""
     found = []
     for wanted in folder.config.devices:
+        device = _name(wanted)
         for artifact in artifacts:
             for threads in folder.config.bench.threads:
-                path = _case_file(folder, case_id(artifact.name, wanted.profile, threads))
-                if path.is_file():
-                    found.append(workspace.read_json(path, Case))
+                path = _case_file(folder, case_id(artifact.name, device, threads))
+                if not path.is_file():
+                    continue
+                case = workspace.read_json(path, Case)
+                if case.artifact_sha256 == artifact.sha256:
+                    found.append(case)
     return found

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,7 +23,9 @@ from deploy import __version__
 from deploy.config import PipelineConfig
 from deploy.errors import ConfigError, ExportError
 from deploy.files import tree_digest, write_text
-from deploy.types import Artifact, Format, Model
+from deploy.types import Artifact, Model
+
+LOCK = ".lock"
 
 Value = TypeVar("Value")
 
@@ -31,7 +33,7 @@ Value = TypeVar("Value")
 class Asked(Model):
     """``run.json``: what a run was asked to do, and by which pocketship."""
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     pocketship_version: str
     run_id: str
     created_utc: str
@@ -130,19 +132,25 @@ def open_run(root: Path) -> RunFolder:
 def newest_like(config: PipelineConfig) -> RunFolder | None:
     """The newest run of the same pipeline with the same configuration, to go on with."""
     parent = config.reports / config.name
-    for root in sorted(parent.glob("[0-9]*-[0-9]*"), reverse=True):
+    for root in sorted(parent.glob("[0-9]*-[0-9]*"), key=_age, reverse=True):
         with contextlib.suppress(ConfigError):
             run = open_run(root)
-            if run.config == config:
+            # The same folder can be named in several ways.
+            if run.config.model_copy(update={"reports": config.reports}) == config:
                 return run
     return None
+
+
+def _age(root: Path) -> list[int]:
+    """Sorts ``<date>-<time>-10`` behind ``<date>-<time>-2``."""
+    return [int(part) for part in root.name.split("-") if part.isdecimal()]
 
 
 @contextlib.contextmanager
 def exclusive(run: RunFolder) -> Iterator[None]:
     """Hold the run folder against a second pocketship; the lock dies with the process."""
     try:
-        stream = (run.root / ".lock").open("a")
+        stream = (run.root / LOCK).open("a")
     except OSError as error:
         raise ConfigError(f"cannot write here: {error.strerror}", where=str(run.root)) from error
     with stream:
@@ -154,14 +162,24 @@ def exclusive(run: RunFolder) -> Iterator[None]:
                 where=str(run.root),
                 hint="Wait for it to end.",
             ) from error
+        _sweep(run.root)
         yield
+
+
+def _sweep(root: Path) -> None:
+    """Remove what a killed pocketship left half-written: names with a dot, here and one below."""
+    for leftover in (*root.glob(".*"), *root.glob("*/.*"), *root.glob("bench/*/.*")):
+        if leftover.name == LOCK:
+            continue
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def whole(folder: Path) -> Iterator[Path]:
     """Give a scratch folder that becomes ``folder`` when the block succeeds."""
-    for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
-        shutil.rmtree(leftover, ignore_errors=True)
     scratch = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     scratch.mkdir(parents=True)
     try:
@@ -212,17 +230,21 @@ def artifacts_of(run: RunFolder) -> list[Artifact]:
                 where=str(run.artifacts / artifact.path),
                 hint=f"pocketship export {run.root} makes it again.",
             )
-    variants, formats = run.config.variants, list(Format)
-    wanted = [artifact for artifact in found if artifact.variant in variants]
+    variants = list(run.config.variants)
+    formats = [made for target in run.config.targets for made in target.formats()]
+    wanted = [a for a in found if a.variant in variants and a.format in formats]
     return sorted(wanted, key=lambda a: (variants.index(a.variant), formats.index(a.format)))
 
 
 def damage(artifact: Artifact, folder: Path) -> str:
     """Why an artifact's file is not what its manifest says; empty where it is."""
     path = folder / artifact.path
-    if path.parent != folder or not path.exists():
+    if Path(artifact.path).name != artifact.path or not path.exists():
         return "is missing"
-    digest, _ = tree_digest(path)
+    try:
+        digest, _ = tree_digest(path)
+    except (OSError, ValueError) as error:
+        return f"cannot be hashed: {error}"
     if digest == artifact.sha256:
         return ""
     return f"changed since it was exported (sha256 {digest[:12]}, was {artifact.sha256[:12]})"

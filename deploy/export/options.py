@@ -16,6 +16,10 @@ class ExecuTorchTarget(Model):
 
     format: Literal[Format.EXECUTORCH]
 
+    def formats(self) -> tuple[Format, ...]:
+        """The formats that come out, the first being the target's own."""
+        return (self.format,)
+
 
 class OnnxTarget(Model):
     """``.onnx`` for ONNX Runtime; ``ort`` adds the reduced ``.ort`` format of its mobile build."""
@@ -23,12 +27,20 @@ class OnnxTarget(Model):
     format: Literal[Format.ONNX]
     ort: bool = True
 
+    def formats(self) -> tuple[Format, ...]:
+        """The formats that come out, the first being the target's own."""
+        return (self.format, Format.ORT) if self.ort else (self.format,)
+
 
 class CoreMLTarget(Model):
     """``.mlpackage`` for Core ML (ML Program), converted on any machine, run on Apple's only."""
 
     format: Literal[Format.COREML]
     minimum_deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS18"
+
+    def formats(self) -> tuple[Format, ...]:
+        """The formats that come out, the first being the target's own."""
+        return (self.format,)
 
 
 Target = Annotated[ExecuTorchTarget | OnnxTarget | CoreMLTarget, Field(discriminator="format")]

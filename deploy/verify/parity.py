@@ -12,7 +12,7 @@ from torch import Tensor
 from compress.errors import CompressError
 from compress.quality import Forward, Outputs, compare, run_all
 from compress.task import Inputs, Sample, TaskMetric
-from deploy.errors import ExportError, first_line
+from deploy.errors import ConfigError, ExportError, first_line
 from deploy.types import Artifact, Format, Model, Parity, Quality, Status
 
 
@@ -113,6 +113,8 @@ def verify(
     try:
         outputs = run_all(open_artifact(artifact, path), samples)
         quality = compare(reference, outputs, metric, targets)
+    except ConfigError:
+        raise  # The user's metric failed, which says nothing about the artifact.
     except (ExportError, CompressError) as error:
         return Parity(
             artifact=artifact.name, status=Status.FAILED, reason=str(error), limits=set_limits
