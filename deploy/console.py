@@ -177,6 +177,9 @@ def session(command: str, *, own_streams: bool = False) -> Iterator[Session]:
         except PocketshipError as error:
             ui.explain(error)
         except KeyboardInterrupt:
+            # Where it went through an exec() of source text (torch has some), CPython remembers it
+            # as unhandled and ends by SIGINT in place of our exit code; a new exec() forgets it.
+            exec("")
             ui.fail(f"interrupted. {ui.resume_hint}".strip(), EXIT_INTERRUPTED)
         except (typer.Exit, BrokenPipeError):
             raise
