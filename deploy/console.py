@@ -90,9 +90,9 @@ class Session:
     def table(self, title: str, columns: list[tuple[str, bool]], rows: list[list[str]]) -> None:
         """Print a table; a column is its name and whether it holds numbers. Cells are no markup."""
         self._stop_spinner()
-        table = RichTable(title=Text(title), title_justify="left", title_style="bold")
+        table = RichTable(title=Text(_one_line(title)), title_justify="left", title_style="bold")
         for name, number in columns:
-            table.add_column(Text(name), justify="right" if number else "left")
+            table.add_column(Text(_one_line(name)), justify="right" if number else "left")
         for row in rows:
             table.add_row(*(Text(_one_line(cell)) for cell in row))
         self._out.print(table, soft_wrap=False)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 
@@ -94,13 +93,14 @@ def call(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
         path = list(sys.path)
         sys.modules.pop("tiny_tasks", None)
         try:
-            code = app(list(map(str, words)), standalone_mode=False) or 0
-        except click.UsageError as error:
-            code = error.exit_code
+            with pytest.raises(SystemExit) as ended:
+                app(list(map(str, words)))
         finally:
             sys.path[:] = path
             sys.modules.pop("tiny_tasks", None)
-        return Answer(code, *capfd.readouterr())
+        code = ended.value.code
+        assert code is None or isinstance(code, int)
+        return Answer(code or 0, *capfd.readouterr())
 
     return run
 
