@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import threading
@@ -23,7 +24,7 @@ from tests.deploy.conftest import (
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 GIT = """\
 #!/bin/sh
-while [ -e "{hold}" ]; do : > "{held}"; sleep 0.02; done
+while [ -e {hold} ]; do : > {held}; sleep 0.02; done
 exit 1
 """
 
@@ -48,7 +49,8 @@ class Interrupted:
         tools.mkdir()
         # The report stage asks git for the commit: a git that waits holds that stage.
         git = tools / "git"
-        git.write_text(GIT.format(hold=self.hold, held=self.held))
+        hold, held = (shlex.quote(str(path)) for path in (self.hold, self.held))
+        git.write_text(GIT.format(hold=hold, held=held))
         git.chmod(0o755)
         path = f"{tools}:{environment()['PATH']}"
         self.env = environment(PATH=path, POCKETSHIP_STATE=str(folder / "state"))
