@@ -48,7 +48,7 @@ def _options(
 def run(
     pipeline: PipelineFile,
     resume: Annotated[
-        bool, typer.Option(help="Go on with the newest run of the same pipeline.")
+        bool, typer.Option("--resume", help="Go on with the newest run of the same pipeline.")
     ] = False,
     reports: Annotated[
         Path | None, typer.Option(help="Folder for reports, in place of the file's.")

@@ -90,9 +90,9 @@ class Session:
     def table(self, title: str, columns: list[tuple[str, bool]], rows: list[list[str]]) -> None:
         """Print a table; a column is its name and whether it holds numbers. Cells are no markup."""
         self._stop_spinner()
-        table = RichTable(title=Text(title), title_justify="left", title_style="bold")
+        table = RichTable(title=Text(_one_line(title)), title_justify="left", title_style="bold")
         for name, number in columns:
-            table.add_column(Text(name), justify="right" if number else "left")
+            table.add_column(Text(_one_line(name)), justify="right" if number else "left")
         for row in rows:
             table.add_row(*(Text(_one_line(cell)) for cell in row))
         self._out.print(table, soft_wrap=False)
@@ -177,6 +177,9 @@ def session(command: str, *, own_streams: bool = False) -> Iterator[Session]:
         except PocketshipError as error:
             ui.explain(error)
         except KeyboardInterrupt:
+            # Where it went through an exec() of source text (torch has some), CPython remembers it
+            # as unhandled and ends by SIGINT in place of our exit code; a new exec() forgets it.
+            exec("")
             ui.fail(f"interrupted. {ui.resume_hint}".strip(), EXIT_INTERRUPTED)
         except (typer.Exit, BrokenPipeError):
             raise

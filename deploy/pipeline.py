@@ -16,7 +16,7 @@ from deploy.export.options import Written
 from deploy.export.parallel import export_all
 from deploy.harness import bundle
 from deploy.report import compare, gate, render, store
-from deploy.types import Progress, Report, Status
+from deploy.types import Progress, Report
 from deploy.verify.parity import ParityLimits, verify
 from deploy.workspace import RunFolder
 
@@ -25,7 +25,7 @@ def run(folder: RunFolder, progress: Progress) -> Report:
     """All stages whose output is not there yet. A failed parity keeps the phones out of it."""
     for stage in (run_compress, run_export, run_verify):
         stage(folder, progress)
-    if not parity_failed(folder):
+    if not stored.parity_failed(folder):
         run_bench(folder, progress)
     return run_report(folder, progress)
 
@@ -75,12 +75,6 @@ def run_verify(folder: RunFolder, progress: Progress) -> None:
         rows.append(row)
         progress(f"parity of {artifact.name}: {stored.in_words(row)}")
     stored.write_parity(folder, artifacts, rows)
-
-
-def parity_failed(folder: RunFolder) -> bool:
-    """Whether an artifact was found to compute something else than its program."""
-    rows = stored.parity(folder, workspace.artifacts_of(folder))
-    return any(row.status is Status.FAILED for row in rows)
 
 
 def run_bench(folder: RunFolder, progress: Progress) -> None:

@@ -293,6 +293,12 @@ def parity(folder: RunFolder, artifacts: Sequence[Artifact]) -> list[Parity]:
     ]
 
 
+def parity_failed(folder: RunFolder) -> bool:
+    """Whether an artifact was found to compute something else than its program."""
+    rows = parity(folder, workspace.artifacts_of(folder))
+    return any(row.status is Status.FAILED for row in rows)
+
+
 def require_parity(folder: RunFolder) -> None:
     """Raise where an artifact is not verified, or failed: its figures would mean nothing."""
     artifacts = workspace.artifacts_of(folder)

@@ -119,7 +119,7 @@ def test_further_problems_are_counted(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such file. Write one: pocketship init"):
+    with pytest.raises(ConfigError, match=r"no such file\. Write one: pocketship init"):
         config.load(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         config.load(tmp_path)

@@ -22,7 +22,7 @@ class Net(nn.Module):
         self.fc = nn.Linear(4 * 6 * 6, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(torch.relu6(self.conv(x)).flatten(1))
+        return self.fc(nn.functional.relu6(self.conv(x)).flatten(1))
 
 
 class DataDependent(Net):
