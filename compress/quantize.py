@@ -56,6 +56,7 @@ def quantize(state: State, config: Quantize) -> State:
         graph = state.program.module(check_guards=False)
     quantizer = ClampAwareQuantizer() if config.fuse_clamps else stock.XNNPACKQuantizer()
     quantizer.set_global(stock.get_symmetric_quantization_config(is_per_channel=config.per_channel))
+    uses = split_shared_weights(graph)
     try:
         prepared = prepare_pt2e(graph, quantizer)
         with torch.no_grad():
@@ -63,6 +64,7 @@ def quantize(state: State, config: Quantize) -> State:
                 flat_outputs(prepared(*inputs))
         converted = convert_pt2e(prepared)
         drop_unused(converted)
+        share_equal(converted)
     except CompressError:
         raise
     except Exception as error:
@@ -71,4 +73,36 @@ def quantize(state: State, config: Quantize) -> State:
     notes = [f"calibrated on {len(samples)} samples"]
     if isinstance(quantizer, ClampAwareQuantizer) and quantizer.fused:
         notes.append(f"{quantizer.fused} clamps (ReLU6) quantized together with their producer")
+    if uses:
+        notes.append(f"{uses} further uses of a shared weight quantized like the first")
     return replace(state, model=None, program=program, notes=tuple(notes))
+
+
+def split_shared_weights(graph: torch.fx.GraphModule) -> int:
+    """Let each use of a parameter read it through a node of its own; returns how many were added.
+
+    PT2E observes a parameter that two operators read at its first reader only, and leaves the other
+    one with a float weight between quantized activations, which XNNPACK cannot run.
+    """
+    parameters = {name for name, _ in graph.named_parameters(remove_duplicate=False)}
+    added = 0
+    for node in list(graph.graph.nodes):
+        if node.op != "get_attr" or node.target not in parameters:
+            continue
+        for user in list(node.users)[1:]:
+            with graph.graph.inserting_after(node):
+                own = graph.graph.get_attr(node.target)
+            own.meta = dict(node.meta)
+            user.replace_input_with(node, own)
+            added += 1
+    graph.recompile()
+    return added
+
+
+def share_equal(graph: torch.fx.GraphModule) -> None:
+    """Let buffers of equal content be one tensor: a weight that was shared is stored once again."""
+    seen: dict[bytes, torch.Tensor] = {}
+    for name, tensor in list(graph.named_buffers()):
+        key = f"{tensor.dtype}{list(tensor.shape)}".encode() + tensor.numpy().tobytes()
+        owner, _, attribute = name.rpartition(".")
+        setattr(graph.get_submodule(owner), attribute, seen.setdefault(key, tensor))
