@@ -74,29 +74,40 @@ def quantize(state: State, config: Quantize) -> State:
     if isinstance(quantizer, ClampAwareQuantizer) and quantizer.fused:
         notes.append(f"{quantizer.fused} clamps (ReLU6) quantized together with their producer")
     if uses:
-        notes.append(f"{uses} further uses of a shared weight quantized like the first")
+        notes.append(f"{uses} shared weights and biases quantized for each layer apart")
     return replace(state, model=None, program=program, notes=tuple(notes))
 
 
 def split_shared_weights(graph: torch.fx.GraphModule) -> int:
-    """Let each use of a parameter read it through a node of its own; returns how many were added.
+    """Copy a weight or bias for each further layer that reads it; returns how many were copied.
 
-    PT2E observes a parameter that two operators read at its first reader only, and leaves the other
-    one with a float weight between quantized activations, which XNNPACK cannot run.
+    PT2E observes a weight that two layers share at the first one only and leaves the other with a
+    float weight between quantized activations, which XNNPACK cannot run. A shared bias XNNPACK
+    stores once as int32, in steps of the first layer's input scale, which is wrong for the other.
     """
-    parameters = {name for name, _ in graph.named_parameters(remove_duplicate=False)}
-    added = 0
+    aten = torch.ops.aten
+    layers = {aten.conv1d.default, aten.conv2d.default, aten.convolution.default}
+    layers |= {aten.linear.default, aten.conv_transpose2d.input}
+    parameters = dict(graph.named_parameters(remove_duplicate=False))
+    readers: dict[int, int] = {}
+    copied = 0
     for node in list(graph.graph.nodes):
         if node.op != "get_attr" or node.target not in parameters:
             continue
-        for user in list(node.users)[1:]:
+        value = parameters[node.target]
+        for user in list(node.users):
+            readers[id(value)] = readers.get(id(value), 0) + 1
+            if readers[id(value)] == 1 or user.target not in layers:
+                continue
+            name = f"_shared_{copied}"
+            setattr(graph, name, torch.nn.Parameter(value.detach().clone(), requires_grad=False))
             with graph.graph.inserting_after(node):
-                own = graph.graph.get_attr(node.target)
+                own = graph.graph.get_attr(name)
             own.meta = dict(node.meta)
             user.replace_input_with(node, own)
-            added += 1
+            copied += 1
     graph.recompile()
-    return added
+    return copied
 
 
 def share_equal(graph: torch.fx.GraphModule) -> None:
