@@ -17,10 +17,9 @@ _CLAMPS = frozenset(
         _ATEN.hardtanh_.default,
         _ATEN.relu6.default,
         _ATEN.relu6_.default,
-        _ATEN.clamp.default,
-        _ATEN.clamp_.default,
     }
 )
+_TWO_SIDED = frozenset({_ATEN.clamp.default, _ATEN.clamp_.default})
 _PRODUCERS = frozenset(
     {
         _ATEN.conv1d.default,
@@ -37,12 +36,28 @@ class ClampAwareQuantizer(XNNPACKQuantizer):  # type: ignore[misc]
     """XNNPACKQuantizer that treats conv/linear/add followed by a clamp as one operator.
 
     ExecuTorch's XNNPACK backend fuses such a clamp into the kernel's output range; the stock
-    quantizer knows that of ``relu`` only and puts a quantization step between the two.
+    quantizer knows that of ``relu`` only and puts a quantization step between the two. The backend
+    in turn knows ``hardtanh`` but not ``clamp`` (its lowering of a convolution that is quantized
+    behind a ``clamp`` fails), so that a clamp with two bounds becomes the equal ``hardtanh`` first.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.fused = 0
+
+    def transform_for_annotation(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+        """Write ``clamp(x, low, high)`` behind a producer as ``hardtanh(x, low, high)``."""
+        model = super().transform_for_annotation(model)
+        for node in model.graph.nodes:
+            bounds = (*node.args[1:], *node.kwargs.values())
+            numbers = [bound for bound in bounds if isinstance(bound, int | float)]
+            if node.target not in _TWO_SIDED or len(numbers) != 2 or numbers[0] > numbers[1]:
+                continue
+            if getattr(node.args[0], "target", None) in _PRODUCERS:
+                node.target = _ATEN.hardtanh.default
+                node.args, node.kwargs = (node.args[0], *map(float, numbers)), {}
+        model.recompile()
+        return model
 
     def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
         """Annotate as the stock quantizer does, then move output ranges behind the clamps."""

@@ -11,8 +11,9 @@ class Quality(BaseModel):
     """How near one set of outputs is to another, and the task metric on both.
 
     ``sqnr_db`` is 10·log10(Σ ref² / Σ (ref − out)²) over all outputs of all samples; None when the
-    outputs are equal (infinite). ``top1_agreement`` is the share of samples whose first output has
-    its maximum at the same place; None where the first output has no class axis.
+    outputs are equal (infinite). ``top1_agreement`` is the share of rows (one a sample for shape
+    [1, classes]) whose first output has its maximum over the last axis at the same place; None
+    where the first output has no class axis.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

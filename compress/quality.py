@@ -26,8 +26,19 @@ def flat_outputs(value: object) -> Outputs:
 
 def run_all(forward: Forward, samples: Sequence[Sample]) -> list[Outputs]:
     """Outputs of every sample, on the CPU, detached."""
+    outputs = []
     with torch.no_grad():
-        return [tuple(t.detach() for t in forward(sample.inputs)) for sample in samples]
+        for index, sample in enumerate(samples):
+            try:
+                outputs.append(tuple(t.detach() for t in forward(sample.inputs)))
+            except PocketshipError:
+                raise
+            except Exception as error:
+                raise CompressError(
+                    f"inference fails on evaluation sample {index}: "
+                    f"{type(error).__name__}: {first_line(error)}"
+                ) from error
+    return outputs
 
 
 def compare(
@@ -38,8 +49,11 @@ def compare(
 ) -> Quality:
     """Difference of two runs over the same samples; see :class:`Quality` for the definitions.
 
-    Raises ``CompressError`` where the shapes differ or an output holds NaN or infinity.
+    Raises ``CompressError`` where the shapes differ, an output holds NaN or infinity, the reference
+    is zero everywhere, or the metric gives no finite number.
     """
+    if len(reference) != len(outputs):
+        raise CompressError(f"{len(outputs)} outputs, but the reference has {len(reference)}")
     signal = noise = worst = 0.0
     agree = ranked = 0
     for expected, got in zip(reference, outputs, strict=True):
@@ -48,6 +62,8 @@ def compare(
             raise CompressError(f"outputs have shapes {shapes[1]}, expected {shapes[0]}")
         for left, right in zip(expected, got, strict=True):
             a, b = left.double(), right.double()
+            if not bool(torch.isfinite(a).all()):
+                raise CompressError("a reference output holds NaN or infinity")
             if not bool(torch.isfinite(b).all()):
                 raise CompressError("an output holds NaN or infinity")
             signal += float(a.square().sum())
@@ -89,10 +105,19 @@ def _figure(
 
 
 def sqnr_db(signal: float, noise: float) -> float | None:
-    """10·log10(signal / noise) of two energies; None where there is no noise."""
+    """10·log10(signal / noise) of two energies; None where there is no noise.
+
+    Raises ``CompressError`` for noise over a reference of zeros: no ratio says how much that is.
+    """
     if noise == 0.0:
         return None
-    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+    if signal == 0.0:
+        raise CompressError(
+            "the reference outputs are all zero, so no SQNR can be computed",
+            hint="Give evaluation samples on which the model answers something.",
+        )
+    # Apart, because the quotient of a large and a tiny energy overflows.
+    return 10.0 * (math.log10(signal) - math.log10(noise))
 
 
 def targets_of(task: Task) -> list[Tensor | None]:

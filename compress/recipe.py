@@ -116,21 +116,26 @@ def apply(
         where = f"recipe step {number} ({step.kind})"
         progress(f"{where}: running")
         started = time.monotonic()
+        handler = _HANDLERS.get(type(step))
+        if handler is None:
+            known = ", ".join(sorted(str(c.model_fields["kind"].default) for c in _HANDLERS))
+            raise CompressError(f"no such step; there is: {known or 'none'}", where=where)
         try:
-            state = _HANDLERS[type(step)](replace(state, notes=()), step)
+            state = handler(replace(state, notes=()), step)
+            program = state.program or _captured(state)
+            outputs = quality.run_all(capture.forward_of(program), task.evaluation)
+            row = judge(step.kind, program, outputs, seconds=time.monotonic() - started)
         except CompressError as error:
-            raise CompressError(error.what, where=error.where or where, hint=error.hint) from error
-        program = state.program or _captured(state, where)
-        outputs = quality.run_all(capture.forward_of(program), task.evaluation)
+            place = f"{where}: {error.where}" if error.where else where
+            raise CompressError(error.what, where=place, hint=error.hint) from error
         detail = step.model_dump(mode="json", exclude={"kind"})
-        row = judge(step.kind, program, outputs, seconds=time.monotonic() - started)
         ledger.append(row.model_copy(update={"detail": detail, "notes": state.notes}))
     return Compressed(baseline, reference, program, outputs, tuple(ledger))
 
 
-def _captured(state: State, where: str) -> ExportedProgram:
+def _captured(state: State) -> ExportedProgram:
     assert state.model is not None
-    return capture.capture(state.model, state.task.example_inputs, name=where)
+    return capture.capture(state.model, state.task.example_inputs)
 
 
 def _row(

@@ -46,7 +46,15 @@ def _top1(outputs: Sequence[Tensor], targets: Sequence[Tensor | None]) -> float:
                 where="task",
                 hint="Give Sample(inputs, target) with class indices of shape [batch].",
             )
-        hits += int((output.argmax(dim=-1) == target).sum())
+        predicted = output.argmax(dim=-1)
+        if predicted.numel() != target.numel():
+            raise ConfigError(
+                f"top1 got a target of shape {list(target.shape)} for classes of shape "
+                f"{list(predicted.shape)}",
+                where="task",
+                hint="Give one class index for each row of the first output.",
+            )
+        hits += int((predicted.reshape(-1) == target.reshape(-1)).sum())
         total += target.numel()
     return hits / total
 
@@ -128,6 +136,14 @@ def check(task: Task) -> None:
     if not task.example_inputs:
         raise ConfigError("is empty", where="task.example_inputs", hint="Give one tensor an input.")
     _check_inputs(task.example_inputs, task.example_inputs, "task.example_inputs")
+    if not isinstance(task.metric, TaskMetric):
+        raise ConfigError(f"is {type(task.metric).__name__}, not a TaskMetric", where="task.metric")
+    for name, data in (("calibration", task.calibration), ("evaluation", task.evaluation)):
+        # They are walked through more than once: a generator would be empty the second time.
+        if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+            raise ConfigError(
+                f"is {type(data).__name__}, not a list or another sequence", where=f"task.{name}"
+            )
     if not task.evaluation:
         raise ConfigError(
             "is empty", where="task.evaluation", hint="Nothing can be judged without samples."
@@ -140,6 +156,11 @@ def check(task: Task) -> None:
                 f"is {type(sample).__name__}, not a Sample", where=f"task.evaluation[{index}]"
             )
         _check_inputs(sample.inputs, task.example_inputs, f"task.evaluation[{index}]")
+        if not isinstance(sample.target, Tensor | None):
+            raise ConfigError(
+                f"has a target of {type(sample.target).__name__}, not a tensor or None",
+                where=f"task.evaluation[{index}]",
+            )
 
 
 def _check_inputs(inputs: Inputs, like: Inputs, where: str) -> None:

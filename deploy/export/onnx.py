@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,20 +59,26 @@ def strip_provenance(model: Any) -> None:
     """
     del model.metadata_props[:]
     model.doc_string = ""
-    graphs = [model.graph]
-    while graphs:
-        graph = graphs.pop()
+    for graph in _graphs(model):
         for part in (graph, *graph.node, *graph.initializer, *graph.value_info):
             _strip(part)
         for value in (*graph.input, *graph.output):
             _strip(value)
-        for node in graph.node:
-            graphs += [a.g for a in node.attribute if a.HasField("g")]
-            graphs += [g for a in node.attribute for g in a.graphs]
     for function in model.functions:
         _strip(function)
         for node in function.node:
             _strip(node)
+
+
+def _graphs(model: Any) -> Iterator[Any]:
+    """The model's graph and those inside its control flow operators."""
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        yield graph
+        for node in graph.node:
+            graphs += [a.g for a in node.attribute if a.HasField("g")]
+            graphs += [g for a in node.attribute for g in a.graphs]
 
 
 def unshare_weight_qparams(model: Any) -> None:
@@ -91,11 +98,12 @@ def unshare_weight_qparams(model: Any) -> None:
                 continue
             own = model.graph.initializer.add()
             own.CopyFrom(initializers[node.input[position]])
-            own.name = f"{node.input[0]}.{kind}"
+            own.name = f"{node.output[0]}.{kind}"
             uses[node.input[position]] -= 1
             node.input[position] = own.name
-    read = {name for node in model.graph.node for name in node.input}
-    read |= {value.name for value in model.graph.output}
+    # The body of an If or Loop reads tensors of the graph around it.
+    read = {value.name for graph in _graphs(model) for value in graph.output}
+    read |= {name for graph in _graphs(model) for node in graph.node for name in node.input}
     for name in initializers.keys() - read:
         model.graph.initializer.remove(initializers[name])
 

@@ -60,6 +60,8 @@ def onnxruntime(path: Path) -> Forward:
     names = [value.name for value in session.get_inputs()]
 
     def forward(inputs: Inputs) -> Outputs:
+        if len(inputs) != len(names):
+            raise ValueError(f"the model takes {len(names)} inputs, the sample has {len(inputs)}")
         arrays = (tensor.contiguous().numpy() for tensor in inputs)
         return tuple(
             torch.from_numpy(array)
@@ -147,13 +149,14 @@ def violations(
             return
         if value is None:
             broken[name] = f"{name}: cannot be computed for this model (limit {limit:g})"
-        elif (value < limit) if at_least else not (value <= limit):
+        elif not (value >= limit if at_least else value <= limit):
             broken[name] = f"{name}: {value:.4g} breaks the limit {limit:g}"
 
     check("max_abs_diff", quality.max_abs_diff, at_least=False)
     infinite = float("inf") if quality.sqnr_db is None else quality.sqnr_db
     check("min_sqnr_db", infinite, at_least=True)
     check("min_top1_agreement", quality.top1_agreement, at_least=True)
-    drop = quality.metric_reference - quality.metric_value
+    # Rounded, because 1.0 - 0.95 is a little more than 0.05 in binary.
+    drop = round(quality.metric_reference - quality.metric_value, 12)
     check("max_metric_drop", drop if higher_is_better else -drop, at_least=False)
     return broken
