@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from compress.errors import CompressError, ConfigError, first_line
+from compress.errors import CompressError, ConfigError, PocketshipError, first_line
 from compress.ledger import Quality
 from compress.task import Inputs, Sample, Task, TaskMetric
 
