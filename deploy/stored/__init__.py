@@ -1,0 +1,49 @@
+"""What each stage leaves in the run folder, written and read back. No stage's work is done here."""
+
+from deploy.stored.compressed import (
+    INPUTS,
+    NO_METRIC,
+    chosen,
+    first_outputs,
+    ledger,
+    metric_of,
+    outputs,
+    quality_in_words,
+    require,
+    samples,
+    task_of,
+    tell_ledger,
+    write_compressed,
+)
+from deploy.stored.exported import export_requests, write_manifest
+from deploy.stored.measured import absent, cases, devices, keeper, missing_jobs, write_device
+from deploy.stored.verified import in_words, parity, parity_failed, require_parity, write_parity
+
+__all__ = [
+    "INPUTS",
+    "NO_METRIC",
+    "absent",
+    "cases",
+    "chosen",
+    "devices",
+    "export_requests",
+    "first_outputs",
+    "in_words",
+    "keeper",
+    "ledger",
+    "metric_of",
+    "missing_jobs",
+    "outputs",
+    "parity",
+    "parity_failed",
+    "quality_in_words",
+    "require",
+    "require_parity",
+    "samples",
+    "task_of",
+    "tell_ledger",
+    "write_compressed",
+    "write_device",
+    "write_manifest",
+    "write_parity",
+]
