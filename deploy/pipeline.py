@@ -98,8 +98,7 @@ def run_bench(folder: RunFolder, progress: Progress) -> None:
         try:
             with connected(wanted, progress) as device:
                 runner = bundle(device.profile.abi, progress)
-                limits = preset(folder.config.bench.preset)
-                keep = stored.keeper(folder)
+                limits, keep = preset(folder.config.bench.preset), stored.keeper(folder)
                 device_run, _ = run_device(
                     device, missing, runner, limits, progress=progress, keep=keep
                 )

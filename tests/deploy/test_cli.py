@@ -15,7 +15,6 @@ import jsonschema
 import pytest
 import torch
 import typer
-import yaml
 
 from deploy import __version__, errors
 from deploy.cli import app
@@ -298,6 +297,7 @@ def test_what_is_wrong_with_a_task_at_work(
         assert "Traceback" in (root / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_recipe_that_loses_too_much_stops_the_run(call: Call, tmp_path: Path) -> None:
     recipe = {"name": "int8", "steps": [{"kind": "quantize"}], "require": {"min_sqnr_db": 90}}
     file = write_pipeline(tmp_path, recipe=recipe)
@@ -343,28 +343,6 @@ def test_a_saved_program_is_judged_on_random_inputs_and_the_report_says_so(
     for page in ("report.md", "index.html"):
         assert note in (root / page).read_text().replace("\\", ""), page
     assert report_of(root)["devices"] == []
-
-
-@pytest.mark.slow
-def test_without_a_baseline(tmp_path: Path, call: Call) -> None:
-    file = write_pipeline(
-        tmp_path,
-        task={"callable": "tiny_tasks:tiny"},
-        baseline=None,
-        targets=[{"format": "executorch"}],
-        verify=None,
-        devices=None,
-        budgets=None,
-    )
-    # A key that is given as null, not one that is left out: that would be fp32.
-    file.write_text(file.read_text() + "baseline: null\n")
-    assert yaml.safe_load(file.read_text())["baseline"] is None
-    answer = call("run", file)
-    assert answer.code == 0, answer.err
-    report = report_of((tmp_path / "reports/tiny/latest").resolve())
-    assert [artifact["name"] for artifact in report["artifacts"]] == ["int8.executorch"]
-    assert report["baseline_variant"] is None
-    assert report["comparisons"] == []
 
 
 def test_the_module_runs_as_a_program_too(tmp_path: Path) -> None:

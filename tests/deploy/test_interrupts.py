@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,10 +23,11 @@ from tests.deploy.conftest import (
     write_pipeline,
 )
 
+Call = Callable[..., Answer]
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 GIT = """\
 #!/bin/sh
-while [ -e {hold} ]; do : > {held}; sleep 0.02; done
+while [ -e {hold} ]; do : > "$HELD"; sleep 0.02; done
 exit 1
 """
 
@@ -34,7 +37,7 @@ class Interrupted:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.hold, self.held = folder / "hold", folder / "held"
+        self.hold = folder / "hold"
         self.pipeline = write_pipeline(
             folder,
             task={"callable": "tiny_tasks:held"},
@@ -49,11 +52,31 @@ class Interrupted:
         tools.mkdir()
         # The report stage asks git for the commit: a git that waits holds that stage.
         git = tools / "git"
-        hold, held = (shlex.quote(str(path)) for path in (self.hold, self.held))
-        git.write_text(GIT.format(hold=hold, held=held))
+        git.write_text(GIT.format(hold=shlex.quote(str(self.hold))))
         git.chmod(0o755)
         path = f"{tools}:{environment()['PATH']}"
-        self.env = environment(PATH=path, POCKETSHIP_STATE=str(folder / "state"))
+        self.environment = environment(PATH=path, POCKETSHIP_STATE=str(folder / "state"))
+
+    @contextlib.contextmanager
+    def process(self, *words: str | Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+        """A command under way, and the file that appears when it is held."""
+        # One for each process: what a killed one had started may live a moment longer.
+        held = self.folder / f"held-{secrets.token_hex(4)}"
+        process = subprocess.Popen(
+            command(*words),
+            cwd=self.folder,
+            env=self.environment | {"HELD": str(held)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process, held
+        finally:
+            process.kill()
+            process.wait()
+            self.hold.unlink(missing_ok=True)
 
     @property
     def root(self) -> Path:
@@ -62,27 +85,13 @@ class Interrupted:
 
     def end_with(self, number: signal.Signals, reached: Callable[[str], bool] | None) -> Answer:
         """Start the run (or go on with it) and send a signal at a line of progress, or at hold."""
-        self.held.unlink(missing_ok=True)
         if reached is None:
             self.hold.touch()
-        process = subprocess.Popen(
-            command("run", self.pipeline, "--resume"),
-            cwd=self.folder,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        lines = []
-        try:
+        with self.process("run", self.pipeline, "--resume") as (process, held):
+            assert process.stderr is not None
+            lines = []
             if reached is None:
-                while not self.held.exists():
-                    assert process.poll() is None, process.stderr.read()
-                    threading.Event().wait(0.01)
+                wait_for(held, process)
             else:
                 for line in process.stderr:
                     lines.append(line)
@@ -92,11 +101,15 @@ class Interrupted:
                     pytest.fail(f"ended before that line: {lines}")
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-            process.wait()
-            self.hold.unlink(missing_ok=True)
         return Answer(process.returncode, out, "".join(lines) + err)
+
+
+def wait_for(held: Path, process: subprocess.Popen[str]) -> None:
+    while not held.exists():
+        if process.poll() is not None:
+            assert process.stderr is not None
+            pytest.fail(f"ended before it was held: {process.stderr.read()}")
+        threading.Event().wait(0.01)
 
 
 def at(*words: str) -> Callable[[str], bool]:
@@ -157,7 +170,7 @@ def test_a_run_that_is_ended_in_every_stage_goes_on_and_repeats_nothing(tmp_path
         if stage == "bench":
             assert "fp32.executorch@host/t1" not in answer.err
     artifacts = hashes(run.root)
-    answer = run_command("run", run.pipeline, "--resume", cwd=run.folder, env=run.env)
+    answer = run_command("run", run.pipeline, "--resume", cwd=run.folder, env=run.environment)
     assert answer.code == 0, answer.err
     assert hashes(run.root) == artifacts
     report = report_of(run.root)
@@ -168,32 +181,19 @@ def test_a_run_that_is_ended_in_every_stage_goes_on_and_repeats_nothing(tmp_path
 
 
 @pytest.mark.slow
-def test_a_second_pocketship_on_the_same_run_is_one_line(tmp_path: Path) -> None:
+def test_a_second_pocketship_on_the_same_run_is_one_line(tmp_path: Path, call: Call) -> None:
     run = Interrupted(tmp_path / "run")
     run.hold.touch()
-    first = subprocess.Popen(
-        command("run", run.pipeline),
-        cwd=run.folder,
-        env=run.env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        while not run.held.exists():
-            assert first.poll() is None
-            threading.Event().wait(0.01)
+    with run.process("run", run.pipeline) as (first, held):
+        wait_for(held, first)
         log = (run.root / "log.txt").read_bytes()
         for words in (("run", run.pipeline, "--resume"), ("verify", run.root)):
-            second = run_command(*words, cwd=run.folder, env=run.env)
+            second = call(*words)
             assert second.code == 2
             assert "another pocketship works in this folder. Wait for it to end." in second.last
         assert (run.root / "log.txt").read_bytes() == log, "the other run's log was written to"
-    finally:
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=60)
-        first.kill()
     assert first.returncode == 130
 
 
@@ -201,23 +201,9 @@ def test_the_way_to_go_on_names_the_folder_for_reports(tmp_path: Path) -> None:
     run = Interrupted(tmp_path / "run")
     run.hold.touch()
     other = tmp_path / "other reports"
-    process = subprocess.Popen(
-        command("compress", run.pipeline, "--reports", other),
-        cwd=run.folder,
-        env=run.env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        while not run.held.exists():
-            assert process.poll() is None
-            threading.Event().wait(0.01)
+    with run.process("compress", run.pipeline, "--reports", other) as (process, held):
+        wait_for(held, process)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
     assert process.returncode == 130
     assert f"--resume --reports '{other}'" in err.splitlines()[-1]

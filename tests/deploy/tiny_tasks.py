@@ -50,9 +50,9 @@ def noisy() -> Task:
 
 
 def held() -> Task:
-    """Does not return while the file ``hold`` is there, and says so with the file ``held``."""
+    """Does not return while the file ``hold`` is there, and says so with the file ``$HELD``."""
     while (HERE / "hold").exists():
-        (HERE / "held").touch()
+        Path(os.environ["HELD"]).touch()
         time.sleep(0.02)
     return tiny()
 
