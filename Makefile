@@ -22,8 +22,8 @@ demo: setup ## EfficientNet-Lite0 from PyTorch to a verdict on the emulated phon
 	$(PYTHON) -m scripts.phone_image --if-possible
 	$(PYTHON) -m deploy.cli run examples/efficientnet_lite0.yaml
 
-test: setup lint ## lint, then every test that can run here
-	$(PYTHON) -m pytest
+test: setup lint ## lint, then every test that can run here (two at a time)
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 lint: setup ## ruff, mypy and clang-format, all in checking mode
 	$(PYTHON) -m ruff check .
