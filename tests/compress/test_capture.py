@@ -44,7 +44,8 @@ def test_memory_order_of_examples_does_not_matter() -> None:
     assert str(plain.graph) == str(other.graph)
     strides = [node.meta["val"].stride() for node in other.graph.nodes if "val" in node.meta]
     assert strides == [n.meta["val"].stride() for n in plain.graph.nodes if "val" in n.meta]
-    assert torch.equal(forward_of(other)((permuted,))[0], forward_of(plain)((x,))[0])
+    # Not bit-equal: convolution takes another path for another memory order.
+    torch.testing.assert_close(forward_of(other)((permuted,)), forward_of(plain)((x,)))
 
 
 def test_two_inputs_one_of_them_integers() -> None:
@@ -118,4 +119,4 @@ def test_drop_unused_keeps_the_outputs() -> None:
     drop_unused(graph)
     assert torch.equal(graph(x), before)
     assert not hasattr(graph, "dead")
-    assert "unread" not in dict(graph.named_parameters())
+    assert {name for name, _ in graph.named_parameters()} == {"first.weight", "second.bias"}
