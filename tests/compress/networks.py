@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from compress.quantize import Quantize
+from compress.recipe import Compressed, apply
 from compress.task import Sample, Task, TaskMetric
 
 NO_TARGET = TaskMetric("none", lambda outputs, targets: 0.0)
@@ -14,7 +17,7 @@ IMAGE = (1, 3, 12, 12)
 
 
 class Small(nn.Module):
-    """conv + bn + ReLU6, depthwise + ReLU6, residual add, linear. The first range is far above 6."""
+    """conv + bn + ReLU6 (reaching far above 6), depthwise + ReLU6, residual add, linear."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,3 +109,14 @@ def token_task() -> Task:
         evaluation=[Sample(one()) for _ in range(4)],
         metric=NO_TARGET,
     )
+
+
+@functools.cache
+def made_of(make: Callable[[], nn.Module], fuse: bool = True) -> Compressed:
+    """Quantizing takes seconds whatever the size, so that the tests share results."""
+    return apply(task_of(seeded(make)), [Quantize(fuse_clamps=fuse)])
+
+
+@functools.cache
+def made_of_tokens() -> Compressed:
+    return apply(token_task(), [Quantize()])

@@ -14,7 +14,7 @@ from compress import recipe
 from compress.errors import CompressError
 from compress.quantize import Quantize
 from compress.recipe import State, StepConfig, apply, handles
-from tests.compress.networks import Small, images, seeded, task_of
+from tests.compress.networks import Small, images, made_of, seeded, task_of
 
 
 class Scale(StepConfig):
@@ -73,7 +73,7 @@ def test_no_steps_is_the_baseline() -> None:
 
 
 def test_same_seed_same_program() -> None:
-    one, two = (apply(task_of(seeded(Small)), [Quantize()], seed=7) for _ in range(2))
+    one, two = made_of(Small), apply(task_of(seeded(Small)), [Quantize()])
     assert str(one.program.graph) == str(two.program.graph)
     assert one.program.state_dict.keys() == two.program.state_dict.keys()
     for name, tensor in one.program.state_dict.items():
@@ -101,7 +101,7 @@ def test_exported_program_as_task() -> None:
     program = torch.export.export(model, images(1, 1)[0])
     before = {name: tensor.clone() for name, tensor in program.state_dict.items()}
     made = apply(task_of(program), [Quantize()])
-    direct = apply(task_of(model), [Quantize()])
+    direct = made_of(Small)
     assert torch.equal(made.program_outputs[0][0], direct.program_outputs[0][0])
     assert made.baseline is program
     assert all(torch.equal(program.state_dict[name], value) for name, value in before.items())
