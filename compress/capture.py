@@ -76,11 +76,15 @@ def weight_bytes(program: ExportedProgram) -> int:
 
 def drop_unused(graph: torch.fx.GraphModule) -> None:
     """Delete parameters and buffers that no node reads: conversion leaves the float weights."""
+    for node in list(graph.graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            graph.graph.erase_node(node)
     read = {str(node.target) for node in graph.graph.nodes if node.op == "get_attr"}
     names = [name for name, _ in (*graph.named_parameters(), *graph.named_buffers())]
     for name in set(names) - read:
         owner, _, attribute = name.rpartition(".")
         delattr(graph.get_submodule(owner), attribute)
+    graph.recompile()
 
 
 def _weights(program: ExportedProgram) -> list[tuple[torch.Tensor, bool]]:
