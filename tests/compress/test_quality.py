@@ -99,14 +99,14 @@ def _raising(*_: object) -> float:
 @pytest.mark.parametrize(
     ("compute", "says"),
     [
-        (_raising, "metric 'mine': fails: KeyError"),
-        (lambda o, t: math.nan, "metric 'mine': gives nan"),
-        (lambda o, t: "high", "metric 'mine': fails: ValueError"),
+        (_raising, "task.metric 'mine': failed: KeyError"),
+        (lambda o, t: math.nan, "task.metric 'mine': gave nan"),
+        (lambda o, t: "high", "task.metric 'mine': failed: ValueError"),
     ],
 )
 def test_faulty_metric_is_named(compute: object, says: str) -> None:
     one = [(torch.ones(1, 2),)]
-    with pytest.raises(CompressError) as caught:
+    with pytest.raises(ConfigError) as caught:
         compare(one, one, TaskMetric("mine", compute), [None])  # type: ignore[arg-type]
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
