@@ -197,6 +197,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Compressed, Path]:
     return made_of(Shared), tmp_path_factory.mktemp("shared")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", [Format.EXECUTORCH, Format.ONNX], ids=str)
 def test_a_weight_used_three_times(shared: tuple[Compressed, Path], fmt: Format) -> None:
     made, folder = shared
@@ -254,6 +255,7 @@ def test_permuted_example_survives_saving_and_lowering(tmp_path: Path) -> None:
     torch.testing.assert_close(output[0], model(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", [Format.EXECUTORCH, Format.ONNX, Format.COREML], ids=str)
 def test_two_inputs_one_of_them_integers(tmp_path: Path, fmt: Format) -> None:
     from tests.compress.networks import token_task
