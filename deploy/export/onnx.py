@@ -40,7 +40,7 @@ def export(program: Any, options: OnnxTarget, folder: Path, stem: str) -> tuple[
             hint="An operator may have no ONNX translation; see torch.onnx's operator list.",
         ) from error
     strip_provenance(model)
-    unshare_weight_qparams(model)
+    unshare_weights(model)
     path = folder / f"{stem}.onnx"
     write_bytes(path, model.SerializeToString(deterministic=True))
     tools = {name: version(name) for name in ("torch", "onnx", "onnxscript", "torchao")}
@@ -81,19 +81,23 @@ def _graphs(model: Any) -> Iterator[Any]:
             graphs += [g for a in node.attribute for g in a.graphs]
 
 
-def unshare_weight_qparams(model: Any) -> None:
-    """Give each quantized weight its own scale and zero point tensors, in place.
+def unshare_weights(model: Any) -> None:
+    """Give each layer its own DequantizeLinear of its weight, and that its own tensors, in place.
 
-    The exporter lets equal ones be shared. ONNX Runtime's transformer that turns int8 weights into
-    uint8 on x86 (``session.x64quantprecision``) then fails with "Attempt to replace the existing
-    tensor". The integers and scales stay the same.
+    The exporter lets equal ones be shared: scales, zero points, and all of a weight that several
+    layers use. ONNX Runtime's transformer that turns int8 weights into uint8 on x86
+    (``session.x64quantprecision``) then fails with "Attempt to replace the existing tensor". The
+    integers and scales stay the same; a weight of several layers is in the file once for each.
     """
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in list(model.graph.node):
+        if node.op_type == "DequantizeLinear" and node.input[0] in initializers:
+            _one_reader_each(model.graph, node)
     uses = Counter(name for node in model.graph.node for name in node.input)
     for node in model.graph.node:
         if node.op_type != "DequantizeLinear" or node.input[0] not in initializers:
             continue
-        for position, kind in ((1, "scale"), (2, "zero_point")):
+        for position, kind in enumerate(("weight", "scale", "zero_point")):
             if len(node.input) <= position or uses[node.input[position]] < 2:
                 continue
             own = model.graph.initializer.add()
@@ -106,6 +110,20 @@ def unshare_weight_qparams(model: Any) -> None:
     read |= {name for graph in _graphs(model) for node in graph.node for name in node.input}
     for name in initializers.keys() - read:
         model.graph.initializer.remove(initializers[name])
+
+
+def _one_reader_each(graph: Any, shared: Any) -> None:
+    """Copy the node ``shared`` in front of each operator but the first that reads its output."""
+    output = shared.output[0]
+    readers = [node for node in graph.node if output in node.input]
+    for number, reader in enumerate(readers[1:], start=1):
+        own = type(shared)()
+        own.CopyFrom(shared)
+        own.name, own.output[0] = f"{shared.name}.{number}", f"{output}.{number}"
+        for position, name in enumerate(reader.input):
+            if name == output:
+                reader.input[position] = own.output[0]
+        graph.node.insert(0, own)  # it reads weights only, so it can stand first
 
 
 def _strip(part: Any) -> None:

@@ -102,6 +102,7 @@ class Others(nn.Module):
         return [F.relu(a), b, F.relu6(c) + c, torch.clamp(d, min=-1.0), F.relu6(torch.sin(e))]
 
 
+@pytest.mark.slow
 def test_left_alone() -> None:
     stock, repaired = made_of(Others, fuse=False), made_of(Others)
     assert str(stock.program.graph) == str(repaired.program.graph)
@@ -126,6 +127,7 @@ class Producers(nn.Module):
         return [line, F.relu6(self.full(x)), F.relu6(self.a(x) + self.b(x))]
 
 
+@pytest.mark.slow
 def test_other_producers() -> None:
     stock, repaired = made_of(Producers, fuse=False), made_of(Producers)
     before = [producer for producer, _, _ in around_clamps(repaired)]
@@ -149,6 +151,7 @@ def test_no_calibration_data() -> None:
         apply(replace(task_of(seeded(Small)), calibration=()), [Quantize()])
 
 
+@pytest.mark.slow
 def test_calibration_samples_are_limited() -> None:
     task = task_of(seeded(Small))
     spoilt = [*task.calibration[:2], *((x * 1000,) for (x,) in task.calibration[2:])]

@@ -96,6 +96,7 @@ def test_unknown_step() -> None:
         apply(task_of(seeded(Small)), [Unregistered()])
 
 
+@pytest.mark.slow
 def test_exported_program_as_task() -> None:
     model = seeded(Small)
     program = torch.export.export(model, images(1, 1)[0])
