@@ -136,7 +136,8 @@ def to_ort(source: Path, destination: Path) -> Path:
 
     It runs as a process of its own, because it takes folders, writes beside its input and prints.
     """
-    with tempfile.TemporaryDirectory(prefix="pocketship-ort-") as scratch:
+    # Beside the result: what kill -9 leaves there is swept by the next pocketship in that folder.
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{source.stem}.") as scratch:
         model = Path(scratch) / source.name
         model.write_bytes(source.read_bytes())
         command = [sys.executable, "-m", "onnxruntime.tools.convert_onnx_models_to_ort"]
