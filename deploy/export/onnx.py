@@ -136,6 +136,7 @@ def to_ort(source: Path, destination: Path) -> Path:
 
     It runs as a process of its own, because it takes folders, writes beside its input and prints.
     """
+    destination.parent.mkdir(parents=True, exist_ok=True)
     # Beside the result: what kill -9 leaves there is swept by the next pocketship in that folder.
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{source.stem}.") as scratch:
         model = Path(scratch) / source.name
