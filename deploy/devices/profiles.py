@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from deploy.errors import ConfigError
+from deploy.errors import ConfigError, first_line
 from deploy.paths import profiles_dir
 from deploy.types import DeviceProfile
 
@@ -100,7 +100,7 @@ def _read(path: Path) -> DeviceProfile:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the device profile cannot be read: {error}", where=where) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"not a YAML file: {_first_line(error)}", where=where) from None
+        raise ConfigError(f"not a YAML file: {_yaml_problem(error)}", where=where) from None
     if not isinstance(data, dict):
         raise ConfigError("a device profile is a mapping of keys to values", where=where)
     try:
@@ -158,10 +158,9 @@ def _check(profile: DeviceProfile, path: Path) -> None:
         raise ConfigError("time-outs are seconds above 0", where=where)
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
+def _yaml_problem(error: BaseException) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None)
     if mark is not None and problem:
         return f"{problem}, line {mark.line + 1}"
-    return text.splitlines()[0] if text else type(error).__name__
+    return first_line(error)
