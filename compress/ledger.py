@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Quality(BaseModel):
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Quality(_Frozen):
     """How near one set of outputs is to another, and the task metric on both.
 
     ``sqnr_db`` is 10·log10(Σ ref² / Σ (ref − out)²) over all outputs of all samples; None when the
@@ -15,8 +19,6 @@ class Quality(BaseModel):
     [1, classes]) whose first output has its maximum over the last axis at the same place; None
     where the first output has no class axis.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     samples: int
     max_abs_diff: float
@@ -27,14 +29,58 @@ class Quality(BaseModel):
     metric_reference: float
 
 
-class LedgerRow(BaseModel):
+class Interval(_Frozen):
+    """Where the metric lies with probability ``level``, from the spread over evaluation samples."""
+
+    low: float
+    high: float
+    level: float = 0.95
+    method: Literal["wilson", "bootstrap"]
+
+
+class Footprint(_Frozen):
+    """Size of a program; all but ``ram_bytes`` and ``macs`` are counted, those two are estimates.
+
+    ``nonzeros``: weights that are not zero. ``macs``: multiply-accumulates of one inference, None
+    where an operator is unknown. ``packed_bytes``: weights in the packed container (to download
+    with our decoder). ``deflated_bytes``: weights compressed by zlib (what an app store's archive
+    does). ``disk_bytes``: weights as the program stores them. ``ram_bytes``: those and the largest
+    sum of activations that are alive at once.
+    """
+
+    parameters: int
+    nonzeros: int
+    macs: int | None
+    packed_bytes: int
+    deflated_bytes: int
+    disk_bytes: int
+    ram_bytes: int
+
+
+class Cost(_Frozen):
+    """One inference of the program on a device that the user named, or why there is no figure.
+
+    ``tier``, ``metric`` (with its unit) and ``device`` are as in the report's measurements.
+    """
+
+    device: str
+    format: str
+    metric: str
+    tier: str
+    value: float | None
+    artifact_bytes: int | None = None
+    reason: str = ""
+
+
+class LedgerRow(_Frozen):
     """One step. ``quality`` compares with the uncompressed model on the evaluation data.
 
     ``program_bytes`` is the size of all weights as the program holds them (int8 weights count one
-    byte each), before any file format.
+    byte each), before any file format. ``validation`` is the metric on the validation data, which
+    ``keep_if`` decides by; None without such data. ``kept`` is False for a step that ``keep_if``
+    dropped: its figures are shown, the model is that of the row before. ``warnings``: what the user
+    should know of this step, such as that it made things worse.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     step: str
     detail: dict[str, Any] = Field(default_factory=dict)
@@ -43,3 +89,9 @@ class LedgerRow(BaseModel):
     seconds: float
     quality: Quality | None = None
     notes: tuple[str, ...] = ()
+    interval: Interval | None = None
+    validation: float | None = None
+    footprint: Footprint | None = None
+    cost: Cost | None = None
+    kept: bool = True
+    warnings: tuple[str, ...] = ()

@@ -79,18 +79,21 @@ def compare(
         sqnr_db=sqnr_db(signal, noise),
         top1_agreement=agree / ranked if ranked else None,
         metric=metric.name,
-        metric_value=_figure(metric, outputs, targets),
-        metric_reference=_figure(metric, reference, targets),
+        metric_value=figure(metric, [sample[0] for sample in outputs], targets),
+        metric_reference=figure(metric, [sample[0] for sample in reference], targets),
     )
 
 
-def _figure(
-    metric: TaskMetric, outputs: Sequence[Outputs], targets: Sequence[Tensor | None]
+def figure(
+    metric: TaskMetric, outputs: Sequence[Tensor], targets: Sequence[Tensor | None]
 ) -> float:
-    """The metric's value; ``ConfigError`` where the user's code fails or gives no finite number."""
+    """The metric of each sample's first output.
+
+    Raises ``ConfigError`` where the user's code fails or gives no finite number.
+    """
     where = f"task.metric '{metric.name}'"
     try:
-        value = float(metric.compute([sample[0] for sample in outputs], targets))
+        value = float(metric.compute(outputs, targets))
     except ConfigError:
         raise
     except Exception as error:

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 
 from compress.capture import capture, drop_unused
+from compress.constraints import materialize
 from compress.errors import CompressError, first_line
 from compress.quality import flat_outputs
 from compress.recipe import State, StepConfig, handles
@@ -51,7 +52,8 @@ def quantize(state: State, config: Quantize) -> State:
             hint="Give Task(calibration=[...]) inputs that are not in the evaluation data.",
         )
     if state.model is not None:
-        graph = capture(state.model, task.example_inputs).module(check_guards=False)
+        plain = materialize(state.model)
+        graph = capture(plain, task.example_inputs).module(check_guards=False)
     elif state.program is not None:
         graph = state.program.module(check_guards=False)
     quantizer = ClampAwareQuantizer() if config.fuse_clamps else stock.XNNPACKQuantizer()

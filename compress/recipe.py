@@ -6,11 +6,13 @@ The pattern (config dataclass -> handler, no class hierarchy) is that of torchao
 
 from __future__ import annotations
 
+import copy
 import functools
 import operator
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import torch
@@ -18,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.export import ExportedProgram
 
-from compress import capture, quality
+from compress import capture, constraints, quality
 from compress.errors import CompressError
+from compress.journal import Run
 from compress.ledger import LedgerRow
 from compress.task import Task
 
@@ -37,13 +40,25 @@ class State:
     """What a step gets and returns.
 
     ``model`` holds float weights that can still be changed; it is None after a step that leaves
-    only a program (quantization). ``notes`` of the step that just ran end in its ledger row.
+    only a program (quantization). It is the step's own copy, in evaluation mode: a step may change
+    it in place. Weights may carry constraints (:mod:`compress.constraints`). ``notes`` of the step
+    that just ran end in its ledger row.
     """
 
     task: Task
     model: nn.Module | None
     program: ExportedProgram | None
     notes: tuple[str, ...] = ()
+    run: Run = field(default_factory=Run)
+
+    def float_model(self) -> nn.Module:
+        """The model; ``CompressError`` where an earlier step left no float weights."""
+        if self.model is None:
+            raise CompressError(
+                "needs float weights, but the model is an exported or quantized program by now",
+                hint="Put this step before the quantization, and give the task an nn.Module.",
+            )
+        return self.model
 
 
 @dataclass(frozen=True)
@@ -92,20 +107,23 @@ def apply(
     *,
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
+    journal: Path | None = None,
 ) -> Compressed:
     """Run the steps in order and judge the model after each one on the task's evaluation data.
 
-    Seeds torch, so that the same task, steps and seed give the same program. Raises
-    ``CompressError`` that names the step.
+    Everything random comes from ``seed``: the same task, steps and seed give the same program.
+    ``journal`` is a folder that keeps finished trainings, so that the same call after a crash goes
+    on where that one stood. Raises ``CompressError`` that names the step.
     """
+    run = Run(seed, progress, journal)
     torch.manual_seed(seed)
     started = time.monotonic()
     if isinstance(task.model, ExportedProgram):
-        state = State(task, None, task.model)
+        state = State(task, None, task.model, run=run)
         baseline = task.model
     else:
-        model = task.model.eval()
-        state = State(task, model, None)
+        model = copy.deepcopy(task.model).eval()
+        state = State(task, model, None, run=run)
         baseline = capture.capture(model, task.example_inputs)
     progress(f"judging the uncompressed model on {len(task.evaluation)} samples")
     reference = quality.run_all(capture.forward_of(baseline), task.evaluation)
@@ -120,8 +138,12 @@ def apply(
         if handler is None:
             known = ", ".join(sorted(str(c.model_fields["kind"].default) for c in _HANDLERS))
             raise CompressError(f"no such step; there is: {known or 'none'}", where=where)
+        # A step starts from the seed and its place alone, whatever was resumed before it.
+        here = replace(run, place=where)
+        torch.manual_seed(here.derived_seed())
         try:
-            state = handler(replace(state, notes=()), step)
+            own = copy.deepcopy(state.model)
+            state = handler(replace(state, model=own, notes=(), run=here), step)
             program = state.program or _captured(state)
             outputs = quality.run_all(capture.forward_of(program), task.evaluation)
             row = judge(step.kind, program, outputs, seconds=time.monotonic() - started)
@@ -135,7 +157,8 @@ def apply(
 
 def _captured(state: State) -> ExportedProgram:
     assert state.model is not None
-    return capture.capture(state.model, state.task.example_inputs)
+    plain = constraints.materialize(copy.deepcopy(state.model))
+    return capture.capture(plain.eval(), state.task.example_inputs)
 
 
 def _row(

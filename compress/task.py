@@ -13,16 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ConfigError, first_line
+from compress.samples import Inputs as Inputs
+from compress.samples import Sample as Sample
+from compress.samples import TensorSamples
 
-Inputs = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One thing to judge: the model's inputs (with the batch axis) and what is right for it."""
-
-    inputs: Inputs
-    target: Tensor | None = None
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""``(first output [batch, ...], targets [batch, ...]) -> scalar``."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +26,23 @@ class TaskMetric:
     """A figure of merit over the first output of every evaluation sample.
 
     ``compute(outputs, targets)`` gets one tensor a sample (batch axis kept) and returns a float.
+    ``scores``, where the figure is a mean over samples, gives its terms (one float a sample); the
+    ledger's interval then comes from them.
     """
 
     name: str
     compute: Callable[[Sequence[Tensor], Sequence[Tensor | None]], float]
     higher_is_better: bool = True
+    scores: Callable[[Sequence[Tensor], Sequence[Tensor | None]], Sequence[float]] | None = None
+
+    def gain(self, new: float, old: float) -> float:
+        """How much better ``new`` is than ``old``, in the metric's unit; negative where worse."""
+        return new - old if self.higher_is_better else old - new
 
 
-def _top1(outputs: Sequence[Tensor], targets: Sequence[Tensor | None]) -> float:
-    hits = total = 0
+def _hits(outputs: Sequence[Tensor], targets: Sequence[Tensor | None]) -> list[float]:
+    """1.0 for each row (one a sample for shape [1, classes]) with the right class, else 0.0."""
+    hits: list[float] = []
     for output, target in zip(outputs, targets, strict=True):
         if target is None:
             raise ConfigError(
@@ -54,12 +58,16 @@ def _top1(outputs: Sequence[Tensor], targets: Sequence[Tensor | None]) -> float:
                 where="task",
                 hint="Give one class index for each row of the first output.",
             )
-        hits += int((predicted.reshape(-1) == target.reshape(-1)).sum())
-        total += target.numel()
-    return hits / total
+        hits += (predicted.reshape(-1) == target.reshape(-1)).double().tolist()
+    return hits
 
 
-TOP1 = TaskMetric("top1", _top1)
+def _top1(outputs: Sequence[Tensor], targets: Sequence[Tensor | None]) -> float:
+    hits = _hits(outputs, targets)
+    return sum(hits) / len(hits)
+
+
+TOP1 = TaskMetric("top1", _top1, scores=_hits)
 """Share of samples whose highest class (last axis of the first output) is the target's."""
 
 
@@ -71,8 +79,16 @@ class Task:
         model: an ``nn.Module`` in eval mode, or an already exported program.
         example_inputs: one tensor an input, with the batch size that the phone will see.
         calibration: inputs (shaped like ``example_inputs``) that quantization may look at.
-        evaluation: samples that judge; none of them may be in ``calibration``.
+        evaluation: test samples. They only report; none of them may be in any other set.
         metric: the task's figure of merit; :data:`TOP1` unless said otherwise.
+        train: samples that weights are fitted to, each with a target; axis 0 of every input, output
+            and target must be the batch axis, for they are joined along it.
+        validation: samples that decide (best epoch, early stop, rank, ``keep_if``). Training needs
+            them; none may be in ``train``.
+        loss: what training minimises; cross-entropy of the first output unless said otherwise.
+        augment: changes a training batch's inputs; draws only from the generator that it gets, so
+            that a seed repeats the run. ``(inputs, generator) -> inputs`` of the same shapes.
+        teacher: the model that distillation learns from; the uncompressed one if None.
     """
 
     model: nn.Module | torch.export.ExportedProgram
@@ -80,6 +96,11 @@ class Task:
     calibration: Sequence[Inputs] = field(default_factory=tuple)
     evaluation: Sequence[Sample] = field(default_factory=tuple)
     metric: TaskMetric = TOP1
+    train: Sequence[Sample] = field(default_factory=tuple)
+    validation: Sequence[Sample] = field(default_factory=tuple)
+    loss: Loss = nn.functional.cross_entropy
+    augment: Callable[[Inputs, torch.Generator], Inputs] | None = None
+    teacher: nn.Module | None = None
 
 
 def load_task(target: str, arguments: Mapping[str, Any], search: Sequence[Path] = ()) -> Task:
@@ -138,7 +159,11 @@ def check(task: Task) -> None:
     _check_inputs(task.example_inputs, task.example_inputs, "task.example_inputs")
     if not isinstance(task.metric, TaskMetric):
         raise ConfigError(f"is {type(task.metric).__name__}, not a TaskMetric", where="task.metric")
-    for name, data in (("calibration", task.calibration), ("evaluation", task.evaluation)):
+    if not isinstance(task.teacher, nn.Module | None):
+        raise ConfigError(f"is {type(task.teacher).__name__}, not a module", where="task.teacher")
+    data: Sequence[Any]
+    for name in ("calibration", "evaluation", "train", "validation"):
+        data = getattr(task, name)
         # They are walked through more than once: a generator would be empty the second time.
         if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
             raise ConfigError(
@@ -150,17 +175,45 @@ def check(task: Task) -> None:
         )
     for index, inputs in enumerate(task.calibration):
         _check_inputs(inputs, task.example_inputs, f"task.calibration[{index}]")
-    for index, sample in enumerate(task.evaluation):
+    if task.train and not task.validation:
+        raise ConfigError(
+            "is empty",
+            where="task.validation",
+            hint="Training needs samples that decide which epoch is best; hold some back.",
+        )
+    # The exported program has the example's batch size; a training set need not have it.
+    _check_samples(task.evaluation, task.example_inputs, "task.evaluation")
+    row = tuple(example[:1] for example in task.example_inputs)
+    for name, data in (("train", task.train), ("validation", task.validation)):
+        _check_samples(data, row, f"task.{name}")
+        whole = isinstance(data, TensorSamples)
+        if any(s.target is None for s in (data[:1] if whole else data)):
+            raise ConfigError("has a sample without a target", where=f"task.{name}")
+
+
+def _check_samples(samples: Sequence[Sample], like: Inputs, where: str) -> None:
+    if isinstance(samples, TensorSamples):
+        if len(samples):
+            _check_inputs(samples[0].inputs, like, f"{where}[0]")
+            for position, tensor in enumerate(samples.inputs):
+                _check_finite(tensor, where, f"input {position} ")
+        return
+    for index, sample in enumerate(samples):
         if not isinstance(sample, Sample):
             raise ConfigError(
-                f"is {type(sample).__name__}, not a Sample", where=f"task.evaluation[{index}]"
+                f"is {type(sample).__name__}, not a Sample", where=f"{where}[{index}]"
             )
-        _check_inputs(sample.inputs, task.example_inputs, f"task.evaluation[{index}]")
+        _check_inputs(sample.inputs, like, f"{where}[{index}]")
         if not isinstance(sample.target, Tensor | None):
             raise ConfigError(
                 f"has a target of {type(sample.target).__name__}, not a tensor or None",
-                where=f"task.evaluation[{index}]",
+                where=f"{where}[{index}]",
             )
+
+
+def _check_finite(tensor: Tensor, where: str, what: str) -> None:
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise ConfigError(f"{what}holds NaN or infinity", where=where)
 
 
 def _check_inputs(inputs: Inputs, like: Inputs, where: str) -> None:
@@ -175,5 +228,4 @@ def _check_inputs(inputs: Inputs, like: Inputs, where: str) -> None:
                 f"the example input is {list(example.shape)} {example.dtype}",
                 where=where,
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ConfigError(f"tensor {position} holds NaN or infinity", where=where)
+        _check_finite(tensor, where, f"tensor {position} ")

@@ -17,7 +17,7 @@ import yaml
 from pydantic import Field, JsonValue, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-import compress.quantize  # noqa: F401 - registers its step
+import compress.steps  # noqa: F401 - registers them
 from compress.recipe import StepConfig, step_union
 from deploy.errors import ConfigError, first_line
 from deploy.export.options import Target

@@ -37,7 +37,8 @@ def run_compress(folder: RunFolder, progress: Progress) -> None:
         progress("loading the task")
         task = stored.task_of(folder)
         steps = config.recipe.steps if config.recipe else ()
-        made = recipe.apply(task, steps, seed=config.seed, progress=progress)
+        journal = workspace.journal(folder)
+        made = recipe.apply(task, steps, seed=config.seed, progress=progress, journal=journal)
         with workspace.whole(folder.compress) as scratch:
             stored.write_compressed(scratch, task, made, config)
     stored.tell_ledger(folder, progress)

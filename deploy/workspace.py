@@ -11,6 +11,7 @@ import fcntl
 import json
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from deploy.types import Artifact, Model
 LOCK = ".lock"
 
 Value = TypeVar("Value")
+_LEFTOVER_AGE_S = 3600
 
 
 class Asked(Model):
@@ -175,6 +177,21 @@ def _sweep(root: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def journal(run: RunFolder) -> Path:
+    """Finished trainings of all runs of this pipeline: an edited recipe repeats only what changed.
+
+    Files are named by all that went into them and are written whole, so that several runs may use
+    the folder at once. It may be removed at any time.
+    """
+    folder = run.root.parent / "journal"
+    for leftover in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            # Younger ones may be another run's that is writing now.
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_AGE_S:
+                leftover.unlink()
+    return folder
 
 
 @contextlib.contextmanager

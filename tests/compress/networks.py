@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compress.quantize import Quantize
 from compress.recipe import Compressed, apply
+from compress.samples import TensorSamples
 from compress.task import Sample, Task, TaskMetric
 
 NO_TARGET = TaskMetric("none", lambda outputs, targets: 0.0)
@@ -120,3 +121,26 @@ def made_of(make: Callable[[], nn.Module], fuse: bool = True) -> Compressed:
 @functools.cache
 def made_of_tokens() -> Compressed:
     return apply(token_task(), [Quantize()])
+
+
+def classes_task(count: int = 256) -> Task:
+    """Ten-dimensional points [1, 10] of four overlapping classes, and a perceptron for them."""
+    generator = torch.Generator().manual_seed(5)
+    centres = torch.randn(4, 10, generator=generator) * 1.5
+
+    def samples(size: int) -> TensorSamples:
+        target = torch.randint(0, 4, (size,), generator=generator)
+        points = centres[target] + torch.randn(size, 10, generator=generator)
+        return TensorSamples((points[:, None],), target)
+
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(10, 24), nn.ReLU(), nn.Linear(24, 4))
+
+    return Task(
+        model=seeded(network),
+        example_inputs=(torch.zeros(1, 1, 10),),
+        calibration=[sample.inputs for sample in samples(8)],
+        evaluation=samples(count),
+        train=samples(count),
+        validation=samples(count),
+    )

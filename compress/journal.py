@@ -1,0 +1,131 @@
+"""What one run of a recipe carries: seed, progress, and a journal of work that is finished.
+
+A recipe is made again from its start after a crash. Everything in it is deterministic, so only
+what takes long is kept: each training leaves its state under a name made of all that went into it,
+and is taken from there when the same training is asked for again. No module is ever pickled; the
+files hold tensors and numbers and are read with ``weights_only``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress import samples
+from compress.errors import CompressError, first_line
+from compress.files import replacing, write_bytes
+from compress.task import Task
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Run:
+    """The surroundings of one ``recipe.apply``.
+
+    Args:
+        seed: everything random is drawn from generators made of it, see :meth:`generator`.
+        progress: receives one short line about what is going on.
+        folder: where the journal lies; None keeps nothing, and an interrupted run starts afresh.
+        place: what is running now, such as ``recipe step 2 (prune)``; begins progress lines.
+    """
+
+    seed: int = 0
+    progress: Callable[[str], None] = _silent
+    folder: Path | None = None
+    place: str = ""
+    _prints: dict[int, tuple[Task, str]] = field(default_factory=dict, compare=False, repr=False)
+
+    def say(self, text: str) -> None:
+        """Tell the user, with the place in front."""
+        self.progress(f"{self.place}: {text}" if self.place else text)
+
+    def generator(self, *purpose: object) -> torch.Generator:
+        """A generator that depends on the seed, the place and ``purpose`` only."""
+        return torch.Generator().manual_seed(self.derived_seed(*purpose))
+
+    def derived_seed(self, *purpose: object) -> int:
+        """A 63-bit seed made of the run's seed, the place and ``purpose``."""
+        text = json.dumps([self.seed, self.place, [str(part) for part in purpose]])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+    def data_print(self, task: Task) -> str:
+        """Fingerprint of the task's training and validation data, computed once."""
+        if id(task) not in self._prints:
+            parts = [samples.fingerprint(task.train), samples.fingerprint(task.validation)]
+            self._prints[id(task)] = (task, "".join(parts))
+        return self._prints[id(task)][1]
+
+    def keep(self, key: str, values: dict[str, Any]) -> None:
+        """Store tensors, numbers, strings and containers of them under ``key``, atomically."""
+        if self.folder is None:
+            return
+        with replacing(self.folder / f"{key}.pt") as temporary:
+            torch.save(values, temporary)
+
+    def kept(self, key: str) -> dict[str, Any] | None:
+        """What was stored under ``key``; None where nothing usable is there."""
+        path = None if self.folder is None else self.folder / f"{key}.pt"
+        if path is None or not path.is_file():
+            return None
+        try:
+            values = torch.load(path, weights_only=True)
+        except Exception as error:
+            # A file that another program cut or changed costs time, never a wrong result.
+            self.say(f"{path.name} cannot be read ({first_line(error)}); doing that part again")
+            return None
+        return values if isinstance(values, dict) else None
+
+    def forget(self, key: str) -> None:
+        """Remove what was stored under ``key``."""
+        if self.folder is not None:
+            (self.folder / f"{key}.pt").unlink(missing_ok=True)
+
+    def remember(self, key: str, compute: Callable[[], Any]) -> Any:
+        """A JSON value that is computed once a journal: a measured cost, a chosen rank."""
+        path = None if self.folder is None else self.folder / f"{key}.json"
+        if path is not None and path.is_file():
+            try:
+                return json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                self.say(f"{path.name} cannot be read; doing that part again")
+        value = compute()
+        if path is not None:
+            write_bytes(path, json.dumps(value, allow_nan=False).encode())
+        return value
+
+
+def key_of(*parts: object) -> str:
+    """A file name for the journal: 32 hex digits of SHA-256 of JSON values and modules' weights."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, nn.Module):
+            state = part.state_dict()
+            digest.update(f"{type(part).__name__} {len(state)}".encode())
+            for name, value in state.items():
+                digest.update(name.encode())
+                samples.update(digest, value if isinstance(value, torch.Tensor) else None)
+        else:
+            text = json.dumps(part, sort_keys=True, default=str)
+            digest.update(f"{len(text)}:{text}".encode())
+    return digest.hexdigest()[:32]
+
+
+def finite_weights(model: nn.Module, where: str) -> None:
+    """Raise ``CompressError`` that names the first weight with NaN or infinity."""
+    for name, value in model.named_parameters():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CompressError(
+                f"the weight '{name}' holds NaN or infinity",
+                where=where,
+                hint="Lower the learning rate, or clip gradients (clip_grad_norm).",
+            )
