@@ -40,7 +40,7 @@ class Masked(nn.Module):
         # Not a product: 0 * -1 is -0.0 and 0 * inf is NaN.
         masked = torch.where(self.mask, original, original.new_zeros(()))
         if self.regrows:
-            return _StraightThrough.apply(original, masked.detach())  # type: ignore[no-any-return]
+            return straight_through(original, masked)
         return masked
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -58,6 +58,13 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(_: object, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
+
+
+def straight_through(original: Tensor, value: Tensor) -> Tensor:
+    """``value``, whose gradient goes to ``original`` unchanged."""
+    result = _StraightThrough.apply(original, value.detach())  # type: ignore[no-untyped-call]
+    assert isinstance(result, Tensor)
+    return result
 
 
 class SharedValues(nn.Module):
@@ -87,7 +94,7 @@ class SharedValues(nn.Module):
     def forward(self, codebook: Tensor) -> Tensor:
         """The weight that the codebook gives."""
         if self.half_values:
-            codebook = _StraightThrough.apply(codebook, rounded_to_half(codebook.detach()))
+            codebook = straight_through(codebook, rounded_to_half(codebook))
         table = torch.cat([codebook.new_zeros(self.groups, 1), codebook], dim=1).reshape(-1)
         # index_select and not indexing: the sums of its backward are made in a fixed order.
         return table.index_select(0, self._slots()).view(self.indices.shape)
@@ -137,8 +144,7 @@ class Binary(nn.Module):
         alive = (original != 0).sum(others, keepdim=True).clamp(min=1)
         scale = original.abs().sum(others, keepdim=True) / alive
         passing = original.clamp(-1, 1)
-        sign = _StraightThrough.apply(passing, original.detach().sign())
-        return scale * sign  # type: ignore[no-any-return]
+        return scale * straight_through(passing, original.sign())
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The weight itself: signs and means of what was binarized are its own."""

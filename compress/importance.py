@@ -55,7 +55,11 @@ def taylor(
         for name, value in gradient.items():
             scores[name] += (value * parameters[name].detach()).abs()
         done += 1
-    return {name: value / max(done, 1) for name, value in scores.items()}
+    if not done:
+        raise CompressError(
+            "no batch of training data has two samples", where="taylor", hint="Give more data."
+        )
+    return {name: value / done for name, value in scores.items()}
 
 
 def fisher(
@@ -91,7 +95,10 @@ def _plain(model: nn.Module) -> nn.Module:
 
 def _parameters(plain: nn.Module, weights: Sequence[Weight]) -> dict[str, nn.Parameter]:
     # Frozen weights are judged too: that they are not trained does not keep them from pruning.
-    return {w.full_name: plain.get_parameter(w.full_name).requires_grad_(True) for w in weights}
+    found = {weight.full_name: plain.get_parameter(weight.full_name) for weight in weights}
+    for parameter in found.values():
+        parameter.requires_grad_(True)
+    return found
 
 
 def _inputs(task: Task, purpose: str) -> list[Inputs]:

@@ -77,7 +77,7 @@ class Prune(Amount, StepConfig):
     exclude: tuple[str, ...] = ()
     overrides: dict[str, Amount] = Field(default_factory=dict)
     taylor_batches: int = Field(default=16, ge=1)
-    taylor_batch_size: int = Field(default=32, ge=1)
+    taylor_batch_size: int = Field(default=32, ge=2)
     schedule: Literal["one_shot", "cubic"] = "one_shot"
     start_epoch: float = Field(default=0.0, ge=0)
     end_epoch: float = Field(default=4.0, gt=0)
@@ -262,7 +262,7 @@ def _pool(weights: Sequence[Weight], amount: Amount, scores: Scores) -> _Pool:
 
 def _refuse_shared(weights: Sequence[Weight]) -> None:
     for weight in weights:
-        if any(isinstance(constraint, SharedValues) for constraint in weight.constraints):
+        if any(isinstance(constraint, SharedValues) for constraint in weight.constrained_by):
             raise CompressError(
                 "weights that share values cannot grow back one by one",
                 where=weight.full_name,

@@ -17,7 +17,7 @@ def largest(scores: Sequence[Tensor], count: int) -> list[Tensor]:
     order = torch.sort(flat, descending=True, stable=True).indices
     mask = torch.zeros(flat.shape, dtype=torch.bool)
     mask[order[:count]] = True
-    parts = mask.split([score.numel() for score in scores])
+    parts = torch.split(mask, [score.numel() for score in scores])
     return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]
 
 

@@ -58,13 +58,13 @@ class Weight:
         return constraints.original_of(self.module, self.name)
 
     @property
-    def constraints(self) -> list[nn.Module]:
+    def constrained_by(self) -> list[nn.Module]:
         """What already holds of it."""
         return constraints.constraints_of(self.module, self.name)
 
     def take_mask(self) -> constraints.Masked:
         """Its pruning mask; where there was none, one that keeps all is put on it."""
-        for constraint in self.constraints:
+        for constraint in self.constrained_by:
             if isinstance(constraint, constraints.Masked):
                 return constraint
         mask = constraints.Masked(self.value.new_ones(self.value.shape).bool())
