@@ -2,3 +2,4 @@
 
 from compress import fine_tune as fine_tune
 from compress import quantize as quantize
+from compress import sparsify as sparsify
