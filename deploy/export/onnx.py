@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import ExportError, first_line
+from deploy.export.onnx_rewrite import rewrite
 from deploy.export.options import OnnxTarget, Written
 from deploy.files import write_bytes
 from deploy.types import Format, Placement
@@ -41,6 +42,7 @@ def export(program: Any, options: OnnxTarget, folder: Path, stem: str) -> tuple[
         ) from error
     strip_provenance(model)
     unshare_weights(model)
+    rewrite(model)
     path = folder / f"{stem}.onnx"
     write_bytes(path, model.SerializeToString(deterministic=True))
     tools = {name: version(name) for name in ("torch", "onnx", "onnxscript", "torchao")}
