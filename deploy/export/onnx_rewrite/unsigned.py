@@ -21,12 +21,15 @@ def make_activations_unsigned(graph: Graph) -> int:
     ``zero_point + 128`` to [0, 255], and ``(q - zero_point) * scale`` sees the same difference:
     each integer is 128 larger and each float the same, bit by bit.
 
-    ONNX Runtime's x86 kernels multiply uint8 activations by int8 weights; signed activations go
-    another, slower way. Weights (the second operand of a convolution or matrix product) stay
-    int8. Other quantized constants follow, because ONNX Runtime fuses an Add only where
-    all types are equal. For the same reason it is all or nothing: where one int8 activation cannot
-    be shifted (its integers are read by something else than a DequantizeLinear, are an input or
-    output of the model, or go into control flow; a zero point is not constant), none is.
+    On x86 ONNX Runtime fuses operators of unsigned activations only. Its own transformer shifts
+    signed ones, but not those with several readers, as before each residual Add. On ARM it fuses
+    both.
+
+    Weights (the second operand of a convolution or matrix product) stay int8. Other quantized
+    constants follow, because an Add is fused only where all types are equal. For the same reason it
+    is all or nothing: where one int8 activation cannot be shifted (its integers are read by
+    something else than a DequantizeLinear, are an input or output of the model, or go into control
+    flow; a zero point is not constant), none is.
     """
     quantizers = graph.of_type("QuantizeLinear")
     dequantizers = [n for n in graph.of_type("DequantizeLinear") if not _is_weight(graph, n)]
@@ -39,7 +42,7 @@ def make_activations_unsigned(graph: Graph) -> int:
     shiftable = {id(node) for node in dequantizers}
     tensors = {node.output[0] for node in quantizers}
     constants = {node.input[0] for node in dequantizers} - tensors
-    if not all(graph.is_constant(name) for name in constants):
+    if not tensors or not all(graph.is_constant(name) for name in constants):
         return 0
     for name in tensors | constants:
         if name in graph.pinned or any(id(r) not in shiftable for r in graph.readers(name)):
