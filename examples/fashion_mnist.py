@@ -14,8 +14,7 @@ import os
 import struct
 import sys
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -181,7 +180,9 @@ class InvertedResidual(nn.Module):
         return x + self.layers(x) if self.skip else self.layers(x)
 
 
-def _conv(inside: int, outside: int, size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def _conv(
+    inside: int, outside: int, size: int, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
     return [
         nn.Conv2d(inside, outside, size, stride, size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outside),
@@ -222,12 +223,23 @@ def mirrored(inputs: Inputs, generator: torch.Generator) -> Inputs:
     return (torch.where(chosen, pictures.flip(-1), pictures),)
 
 
-TRAININGS = {
-    LeNet300100: Training(epochs=40, batch_size=128, learning_rate=1e-3, weight_decay=0.0),
-    LeNet5: Training(epochs=12, batch_size=128, learning_rate=1e-3, weight_decay=0.0),
-    SmallMobileNetV2: Training(epochs=12, batch_size=128, learning_rate=4e-3, weight_decay=0.0),
+@dataclass(frozen=True)
+class Plan:
+    """How a network is trained, and whether pictures are mirrored in its trainings.
+
+    The LeNets learn the pictures as they are better: what recipes leave of them has no weights to
+    spare for both sides.
+    """
+
+    training: Training
+    mirrored: bool = False
+
+
+PLANS: dict[type[nn.Module], Plan] = {
+    LeNet300100: Plan(Training(epochs=20, learning_rate=1e-3)),
+    LeNet5: Plan(Training(epochs=10, learning_rate=1e-3)),
+    SmallMobileNetV2: Plan(Training(epochs=10, learning_rate=4e-3), mirrored=True),
 }
-"""How the uncompressed networks are trained."""
 
 
 def lenet_300_100(evaluation: int = 1_000, seed: int = 0, epochs: int | None = None) -> Task:
@@ -245,12 +257,13 @@ def mobilenet_v2(evaluation: int = 1_000, seed: int = 0, epochs: int | None = No
     return _task(SmallMobileNetV2, evaluation, seed, epochs)
 
 
-def _task(kind: Callable[[], nn.Module], evaluation: int, seed: int, epochs: int | None) -> Task:
+def _task(kind: type[nn.Module], evaluation: int, seed: int, epochs: int | None) -> Task:
     if not 1 <= evaluation <= 10_000:
         raise ConfigError(f"is {evaluation}; there are 10,000 pictures", where="task.evaluation")
     pictures = data(folder())
     torch.manual_seed(seed)
     model = kind()
+    plan = PLANS[kind]
     bare = Task(
         model=model,
         example_inputs=(torch.zeros(1, 1, SIDE, SIDE),),
@@ -259,15 +272,17 @@ def _task(kind: Callable[[], nn.Module], evaluation: int, seed: int, epochs: int
         metric=TOP1,
         train=pictures.train,
         validation=pictures.validation,
-        augment=mirrored,
+        augment=mirrored if plan.mirrored else None,
     )
-    training = TRAININGS[kind]
+    training = plan.training
     if epochs is not None:
         training = training.model_copy(update={"epochs": epochs})
-    trained = copy.deepcopy(model)
+    # Convolutions train twice as fast on CPUs in this memory order, which is not the model's own.
+    trained = copy.deepcopy(model).to(memory_format=torch.channels_last)
     run = Run(seed, _say, cache_dir() / "fashion_mnist", place="training the uncompressed network")
     fit(trained, bare, training, run, purpose=kind.__name__)
-    return Task(**{**vars(bare), "model": trained.eval()})
+    trained = trained.to(memory_format=torch.contiguous_format)
+    return replace(bare, model=trained.eval())
 
 
 def _say(line: str) -> None:

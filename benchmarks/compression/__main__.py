@@ -13,8 +13,7 @@ from pathlib import Path
 
 from benchmarks.compression import results, rows, table
 from benchmarks.compression.unit import task_of
-from compress.errors import PocketshipError
-from deploy.errors import EXIT_INTERRUPTED
+from deploy.errors import EXIT_INTERRUPTED, ConfigError, PocketshipError
 from deploy.files import write_text
 
 PAGE = results.ROOT / "docs/benchmarks/compression.md"
@@ -73,7 +72,8 @@ def run_row(row: rows.Row, seeds: int, jobs: int, fresh: bool) -> table.Units:
     waves = [[(first, seed) for seed in range(seeds)]]
     waves.append([(name, seed) for seed in range(seeds) for name in others])
     units: table.Units = {}
-    with ThreadPoolExecutor(jobs) as pool:
+    pool = ThreadPoolExecutor(jobs)
+    try:
         for wave in waves:
             answers = pool.map(lambda unit: run_unit(row, *unit, fresh), wave)
             for (variant, seed), answer in zip(wave, answers, strict=True):
@@ -81,6 +81,9 @@ def run_row(row: rows.Row, seeds: int, jobs: int, fresh: bool) -> table.Units:
                     say(f"{row.name}/{variant}, seed {seed}: {answer}")
                 else:
                     units[variant, seed] = answer
+    finally:
+        # After Ctrl-C what has not begun must not begin.
+        pool.shutdown(cancel_futures=True)
     count_instructions(row, units)
     return units
 
@@ -121,15 +124,27 @@ def stored_units(row: rows.Row) -> table.Units:
     return found
 
 
-def write_page(everything: list[tuple[rows.Row, table.Units]]) -> None:
+def published(data: Path) -> dict[str, table.Units]:
+    """The units in the JSON beside the page, by row; empty where there is none."""
+    found: dict[str, table.Units] = {}
+    if data.exists():
+        for unit in json.loads(data.read_text(encoding="utf-8"))["units"]:
+            result = results.Result.model_validate(unit)
+            found.setdefault(result.row, {})[result.variant, result.seed] = result
+    return found
+
+
+def write_page(everything: list[tuple[rows.Row, table.Units]], page: Path, data: Path) -> None:
     """The JSON, and the part of the page between its two marks."""
-    flat = [u.model_dump() for _, units in everything for _, u in sorted(units.items())]
-    write_text(DATA, json.dumps({"schema_version": 1, "units": flat}, indent=1) + "\n")
-    text = PAGE.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
+    flat = [unit.model_dump() for _, units in everything for _, unit in sorted(units.items())]
+    text = page.read_text(encoding="utf-8")
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ConfigError(f"has no marks '{BEGIN}' and '{END}'", where=page.name)
     sections = "\n".join(table.markdown(row, units) for row, units in everything)
-    write_text(PAGE, f"{head}{BEGIN}\n\n{sections}\n{END}{tail}")
+    write_text(data, json.dumps({"schema_version": 1, "units": flat}, indent=1) + "\n")
+    write_text(page, f"{head}{BEGIN}\n\n{sections}\n{END}{tail}")
 
 
 def main() -> int:
@@ -143,31 +158,32 @@ def main() -> int:
     if arguments.jobs < 1 or (arguments.seeds is not None and arguments.seeds < 1):
         parser.error("--seeds and --jobs must be at least 1")
     try:
-        wanted = [rows.load(name) for name in [arguments.model] if name] or None
-        known = [rows.load(name) for name in rows.names()]
-        asked = 0
+        if arguments.model:
+            rows.load(arguments.model)
+        before = published(DATA)
+        failed = 0
         everything = []
-        for row in known:
-            if wanted is not None and row.name not in {w.name for w in wanted}:
-                everything.append((row, stored_units(row)))
+        for row in map(rows.load, rows.names()):
+            if arguments.model not in (None, row.name):
+                everything.append((row, before.get(row.name, {})))
                 continue
             started = time.monotonic()
             seeds = arguments.seeds or row.seeds
             units = run_row(row, seeds, arguments.jobs, arguments.fresh)
-            asked += seeds * len(row.variants) - len(units)
+            failed += seeds * len(row.variants) - len(units)
             say(f"{row.name}: {(time.monotonic() - started) / 60:.1f} minutes")
-            everything.append((row, units))
-        write_page(everything)
+            everything.append((row, stored_units(row) | units))
+        write_page(everything, PAGE, DATA)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except PocketshipError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    say(f"table: {Path(PAGE).relative_to(results.ROOT)}")
+    say(f"table: {PAGE.relative_to(results.ROOT)}")
     for row, units in everything:
         for line in table.target_lines(row, units):
             print(line)
-    return 6 if asked else 0
+    return 6 if failed else 0
 
 
 if __name__ == "__main__":

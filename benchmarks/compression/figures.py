@@ -25,7 +25,7 @@ def module_forward(model: nn.Module, inputs: Inputs) -> Outputs:
 
 
 def measured(made: Made, task: Task) -> dict[str, float]:
-    """``<kind>_bytes`` of each file; ``<kind>_top1``, ``_agreement`` and ``_sqnr_db`` where it runs.
+    """``<kind>_bytes`` of each file; ``_top1``, ``_agreement`` and ``_sqnr_db`` where it runs.
 
     Outputs are those of the file's own runtime on all evaluation samples of ``task``; agreement and
     SQNR are against the task's uncompressed model. An SQNR of equal outputs is left out.

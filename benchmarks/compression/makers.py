@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 
 import compress.steps  # noqa: F401 - registers them
@@ -98,7 +98,7 @@ def counted(program: ExportedProgram) -> dict[str, float]:
 
 
 def pocketship(job: Job) -> Made:
-    """A recipe: ``steps`` as in a pipeline file, ``files`` to export, ``coder`` of a packed file."""
+    """A recipe: ``steps`` as in a pipeline file, ``files`` to leave, ``coder`` of a packed file."""
     try:
         steps = TypeAdapter(list[recipe.step_union()]).validate_python(  # type: ignore[misc]
             job.arguments.get("steps", [])

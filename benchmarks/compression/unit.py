@@ -1,6 +1,6 @@
 """One unit in a process of its own: make one variant for one seed, measure it, leave its JSON.
 
-    python -m benchmarks.compression.unit ROW VARIANT SEED
+python -m benchmarks.compression.unit ROW VARIANT SEED
 """
 
 from __future__ import annotations
