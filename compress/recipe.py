@@ -23,7 +23,7 @@ from torch.export import ExportedProgram
 from compress import capture, constraints, quality
 from compress.errors import CompressError
 from compress.journal import Run
-from compress.ledger import LedgerRow
+from compress.ledger import Cost, LedgerRow
 from compress.task import Task
 
 
@@ -42,7 +42,8 @@ class State:
     ``model`` holds float weights that can still be changed; it is None after a step that leaves
     only a program (quantization). It is the step's own copy, in evaluation mode: a step may change
     it in place. Weights may carry constraints (:mod:`compress.constraints`). ``notes`` of the step
-    that just ran end in its ledger row.
+    that just ran end in its ledger row. ``measure`` gives the cost of a program on the device that
+    the user named; None where no device was named.
     """
 
     task: Task
@@ -50,6 +51,7 @@ class State:
     program: ExportedProgram | None
     notes: tuple[str, ...] = ()
     run: Run = field(default_factory=Run)
+    measure: Callable[[ExportedProgram], Cost] | None = None
 
     def float_model(self) -> nn.Module:
         """The model; ``CompressError`` where an earlier step left no float weights."""

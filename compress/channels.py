@@ -1,0 +1,324 @@
+"""Structured pruning: whole channels and filters are removed, so that every runtime is faster."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from compress import constraints
+from compress.budget import WORDS, Budget, Measure, count_parameters, measure_of
+from compress.channel_groups import ChannelGroup, Trial, find_groups, remove
+from compress.channel_scores import (
+    FROM_DATA,
+    Criterion,
+    Normalize,
+    importance,
+    macs_by_group,
+    normalized,
+)
+from compress.errors import CompressError
+from compress.fine_tune import FineTuning, fine_tune
+from compress.layers import select
+from compress.recipe import State, StepConfig, handles
+from compress.task import Inputs, Task
+
+
+class Slimming(FineTuning):
+    """Training before the pruning that pulls batch-norm scales towards zero.
+
+    ``scale_l1`` times the sum of all absolute scales is added to the loss (Network Slimming, Liu et
+    al., arXiv 1708.06519).
+    """
+
+    scale_l1: float = Field(default=1e-4, gt=0)
+
+
+class PruneChannels(StepConfig):
+    """Remove the least important channels until the budget is met.
+
+    ``budget`` is a share of the model as it enters the step. ``scope``: ``local`` takes the same
+    share of every group of coupled layers, ``global`` ranks all channels together.
+    """
+
+    kind: Literal["prune_channels"] = "prune_channels"
+    budget: Budget
+    criterion: Criterion = "taylor"
+    scope: Literal["global", "local"] = "global"
+    normalize: Normalize = "auto"
+    per_mac: bool = False
+    layers: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    round_to: int = Field(default=8, ge=1)
+    min_channels: int = Field(default=1, ge=1)
+    min_share: float = Field(default=0.1, ge=0, lt=1)
+    iterations: int = Field(default=1, ge=1, le=100)
+    batches: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    slimming: Slimming | None = None
+    fine_tune: FineTuning | None = None
+
+    @model_validator(mode="after")
+    def _slimming_fits(self) -> PruneChannels:
+        if self.slimming is not None and self.criterion != "batch_norm":
+            raise ValueError("slimming is for criterion: batch_norm")
+        return self
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """A group with its units, the least important first, and how many of them must stay."""
+
+    group: ChannelGroup
+    order: list[int]
+    rank: list[float]
+    least: int
+    multiple: int
+
+    def kept(self, gone: int) -> int:
+        """Units left after ``gone`` were chosen: up to the next multiple, never more than all."""
+        kept = -(-(self.group.units - gone) // self.multiple) * self.multiple
+        return min(self.group.units, kept)
+
+
+@handles(PruneChannels)
+def prune_channels(state: State, config: PruneChannels) -> State:
+    """Rank, remove, measure; again for each iteration, with fine-tuning after each."""
+    model, task = state.float_model(), state.task
+    if config.criterion in FROM_DATA and not task.train:
+        raise CompressError(
+            f"the criterion '{config.criterion}' needs gradients on task.train, which is empty",
+            where="criterion",
+            hint="Give Task(train=[...]), or choose l1, l2 or batch_norm.",
+        )
+    measure = measure_of(state, config.budget.kind)
+    notes: list[str] = []
+    masked = list(constraints.masks(model))
+    if _constrained(model):
+        notes.append("values that weights shared are plain weights from here on: prune before that")
+    if config.slimming is not None:
+        notes.append(_slim(model, task, config.slimming, state))
+    constraints.materialize(model)
+    whole, parameters = measure(model), count_parameters(model)
+    if whole <= 0:
+        raise CompressError(f"the model has no {WORDS[config.budget.kind]}", where="budget")
+    pruner = _Pruner(state, config, measure, whole)
+    left: dict[str, str] = {}
+    for number in range(1, config.iterations + 1):
+        # Every round takes the same share of what the round before left.
+        share = config.budget.share ** (number / config.iterations)
+        left = pruner.round(model, share, number)
+        if config.fine_tune is not None:
+            constraints.mask_zeros(model, masked)
+            purpose = f"fine-tuning after round {number} of {config.iterations}"
+            history = fine_tune(model, task, config.fine_tune, state.run, purpose=purpose)
+            notes.append(history.words())
+            constraints.materialize(model)
+    reached = measure(model)
+    kind, now = WORDS[config.budget.kind], count_parameters(model)
+    notes[:0] = [
+        f"{reached / whole:.1%} of the {kind} remain ({_number(reached)} of {_number(whole)}), "
+        f"{config.budget.share:.1%} were allowed; {now:,} of {parameters:,} parameters",
+        pruner.widths(model),
+    ]
+    if left:
+        named = [f"{name} ({why})" for name, why in left.items()]
+        more = f" and {len(named) - 5} others" if len(named) > 5 else ""
+        notes.append(f"left as they are: {'; '.join(named[:5])}{more}")
+    # What was zero stays zero: masks of earlier steps hold in the narrower layers.
+    constraints.mask_zeros(model, masked)
+    return replace(state, model=model, notes=tuple(notes))
+
+
+class _Pruner:
+    """One step's rounds: knows how wide the layers were and what the figure of the budget was."""
+
+    def __init__(self, state: State, config: PruneChannels, measure: Measure, whole: float) -> None:
+        self.state, self.config, self.measure, self.whole = state, config, measure, whole
+        self.first: dict[str, int] = {}
+
+    def round(self, model: nn.Module, share: float, number: int) -> dict[str, str]:
+        """Narrow ``model`` in place until at most ``share`` remains; returns what cannot be pruned.
+
+        Raises ``CompressError`` where nothing can be pruned, or not enough.
+        """
+        task, config = self.state.task, self.config
+        probe = probe_of(task)
+        groups, left = find_groups(model, task.example_inputs, probe)
+        groups = [group for group in groups if self._chosen(model, group)]
+        self.first = {group.name: group.size for group in groups} | self.first
+        here = replace(self.state.run, place=f"{self.state.run.place} round {number}")
+        scores = importance(
+            model, task, groups, config.criterion, here,
+            batch_size=config.batch_size, count=config.batches,
+        )  # fmt: skip
+        ranked = self._rank(model, groups, scores, left)
+        if not ranked:
+            raise CompressError(
+                "there is no channel that may be removed" + _reasons(left),
+                hint="Channels of the model's input and output always stay.",
+            )
+        chosen = self._search(model, ranked, share)
+        if not Trial(model, probe).equal(chosen):
+            raise CompressError(
+                "the pruned model does not compute what the model without those channels does",
+                hint="Name the layers that mix channels under exclude.",
+            )
+        remove(model, chosen)
+        return left
+
+    def widths(self, model: nn.Module) -> str:
+        """For the ledger: how wide the pruned groups were and are."""
+        now = {}
+        for name in self.first:
+            module = model.get_submodule(name)
+            now[name] = getattr(module, "out_channels", getattr(module, "out_features", 0))
+        changed = [f"{name} {self.first[name]} -> {now[name]}" for name in self.first
+                   if now[name] != self.first[name]]  # fmt: skip
+        more = f" and {len(changed) - 12} others" if len(changed) > 12 else ""
+        return f"channels: {', '.join(changed[:12]) or 'as before'}{more}"
+
+    def _chosen(self, model: nn.Module, group: ChannelGroup) -> bool:
+        """Whether the user's patterns allow all filters of the group to be removed."""
+        layers = select(model, self.config.layers, self.config.exclude)
+        return all(name in layers for name in group.filters())
+
+    def _rank(
+        self,
+        model: nn.Module,
+        groups: list[ChannelGroup],
+        scores: list[Tensor | None],
+        left: dict[str, str],
+    ) -> list[_Ranked]:
+        config = self.config
+        costs = macs_by_group(model, self.state.task.example_inputs, groups)
+        scale = max(sum(costs) / len(costs), 1.0) if costs else 1.0
+        ranked = []
+        for group, score, cost in zip(groups, scores, costs, strict=True):
+            if score is None:
+                left[group.name] = "no batch norm with scales"
+                continue
+            values = normalized(score, config.normalize, config.criterion)
+            if config.per_mac:
+                values = values * scale / max(cost, 1.0)
+            order = torch.argsort(values, stable=True).tolist()
+            rank = [float(values[unit]) for unit in order]
+            if config.scope == "local":
+                # Ordered by the share of its group that goes with it, all groups shrink alike.
+                rank = [(place + 1) / group.units for place in range(group.units)]
+            least = max(config.min_channels, math.ceil(config.min_share * self.first[group.name]))
+            multiple = math.lcm(config.round_to, group.step) // group.step
+            one = _Ranked(group, order, rank, -(-least // group.step), multiple)
+            if one.kept(max(group.units - one.least, 0)) < group.units:
+                ranked.append(one)
+            else:
+                left[group.name] = f"{group.size} channels are too few for these settings"
+        return ranked
+
+    def _search(
+        self, model: nn.Module, ranked: list[_Ranked], share: float
+    ) -> list[tuple[ChannelGroup, Collection[int]]]:
+        """The fewest units, least important first, whose removal meets the share."""
+        queue = sorted(
+            (rank, index, place)
+            for index, one in enumerate(ranked)
+            for place, rank in enumerate(one.rank[: max(one.group.units - one.least, 0)])
+        )
+        plans: dict[int, list[int]] = {}
+
+        def plan(length: int) -> list[int]:
+            if length not in plans:
+                gone = [0] * len(ranked)
+                for _, index, _ in queue[:length]:
+                    gone[index] += 1
+                plans[length] = [one.kept(n) for one, n in zip(ranked, gone, strict=True)]
+            return plans[length]
+
+        def chosen(length: int) -> list[tuple[ChannelGroup, Collection[int]]]:
+            return [
+                (one.group, one.order[: one.group.units - kept])
+                for one, kept in zip(ranked, plan(length), strict=True)
+            ]
+
+        figures: dict[tuple[int, ...], float] = {}
+
+        def figure(length: int) -> float:
+            key = tuple(plan(length))
+            if key not in figures:
+                trial = copy.deepcopy(model)
+                remove(trial, chosen(length))
+                figures[key] = self.measure(trial)
+            return figures[key]
+
+        allowed = share * self.whole
+        low, high = 0, len(queue)
+        if figure(high) > allowed:
+            least = figure(high) / self.whole
+            raise CompressError(
+                f"{WORDS[self.config.budget.kind]} cannot fall to {share:.1%}: {least:.1%} is the "
+                "least that these settings allow",
+                where="budget",
+                hint="Allow more, or lower round_to, min_share or min_channels, or exclude less.",
+            )
+        if figure(low) <= allowed:
+            return chosen(low)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if figure(middle) <= allowed else (middle, high)
+        return chosen(high)
+
+
+def probe_of(task: Task) -> Inputs:
+    """Inputs of one sample that is not judged where there is one: an example may be all zeros."""
+    if task.calibration:
+        return task.calibration[0]
+    return task.train[0].inputs if task.train else task.evaluation[0].inputs
+
+
+def _slim(model: nn.Module, task: Task, config: Slimming, state: State) -> str:
+    scales = [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.affine
+    ]
+    if not scales:
+        raise CompressError("the model has no batch norm with scales", where="slimming")
+    loss: Callable[[Tensor, Tensor], Tensor] = task.loss
+
+    def slimmed(output: Tensor, target: Tensor) -> Tensor:
+        size = torch.stack([scale.abs().sum() for scale in scales]).sum()
+        return loss(output, target) + config.scale_l1 * size
+
+    history = fine_tune(
+        model, replace(task, loss=slimmed), config, state.run,
+        purpose="slimming", signature=["scale_l1", config.scale_l1],
+    )  # fmt: skip
+    return f"slimming: {history.words()}"
+
+
+def _constrained(model: nn.Module) -> bool:
+    """Whether weights carry another constraint than a mask: it ends with a change of shape."""
+    return any(
+        not isinstance(constraint, constraints.Masked)
+        for module in model.modules()
+        if isinstance(lists := getattr(module, "parametrizations", None), nn.ModuleDict)
+        for each in lists.values()
+        for constraint in each.children()
+    )
+
+
+def _reasons(left: dict[str, str]) -> str:
+    if not left:
+        return ""
+    return ": " + "; ".join(f"{name}: {why}" for name, why in list(left.items())[:3])
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 or float(value).is_integer() else f"{value:.4g}"
