@@ -78,9 +78,7 @@ class Row:
         return 8 * self.packed_bytes / count if count else None
 
 
-def pack(
-    tensors: Mapping[str, Tensor], *, coder: Coder = "auto", metadata: bytes = b""
-) -> bytes:
+def pack(tensors: Mapping[str, Tensor], *, coder: Coder = "auto", metadata: bytes = b"") -> bytes:
     """The container of ``tensors``, in their order; the same input gives the same bytes.
 
     Args:
@@ -263,8 +261,7 @@ def _transfer(
         raise CompressError("holds a dtype or shape that this version does not know")
     form = FORMS[number]
     shape = tuple(
-        integer(port, _DIMENSION, entry.shape[place] if entry else 0)
-        for place in range(dimensions)
+        integer(port, _DIMENSION, entry.shape[place] if entry else 0) for place in range(dimensions)
     )
     if elements.elements_in(tuple(max(size, 1) for size in shape)) > _MAX_EXTENT:
         raise CompressError("holds a shape that is too large")
