@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -66,12 +67,12 @@ def load_program(path: Path) -> ExportedProgram:
 
 def count_parameters(program: ExportedProgram) -> int:
     """Elements of all weights (batch-norm statistics too), without scales and zero points."""
-    return sum(tensor.numel() for tensor, is_qparam in _weights(program) if not is_qparam)
+    return sum(stored.tensor.numel() for stored in weights(program) if not stored.is_qparam)
 
 
 def weight_bytes(program: ExportedProgram) -> int:
     """Bytes of all weights as the program holds them, quantization scales and zero points too."""
-    return sum(tensor.numel() * tensor.element_size() for tensor, _ in _weights(program))
+    return sum(s.tensor.numel() * s.tensor.element_size() for s in weights(program))
 
 
 def drop_unused(graph: torch.fx.GraphModule) -> None:
@@ -87,8 +88,21 @@ def drop_unused(graph: torch.fx.GraphModule) -> None:
     graph.recompile()
 
 
-def _weights(program: ExportedProgram) -> list[tuple[torch.Tensor, bool]]:
-    """Each tensor that an operator reads, once, and whether it is only a scale or zero point."""
+@dataclass(frozen=True)
+class Weight:
+    """A tensor that a program stores, and the node that stands for it.
+
+    ``is_qparam``: it is only a scale or a zero point of others.
+    """
+
+    name: str
+    tensor: torch.Tensor
+    node: torch.fx.Node
+    is_qparam: bool
+
+
+def weights(program: ExportedProgram) -> list[Weight]:
+    """Each tensor that an operator reads, once, in the order of the graph; scalars are left out."""
     signature = program.graph_signature
     names = {
         **signature.inputs_to_parameters,
@@ -96,7 +110,7 @@ def _weights(program: ExportedProgram) -> list[tuple[torch.Tensor, bool]]:
         **signature.inputs_to_lifted_tensor_constants,
     }
     values = {**program.state_dict, **program.constants}
-    found: dict[int, tuple[torch.Tensor, bool]] = {}
+    found: dict[tuple[int, torch.Size, torch.dtype], Weight] = {}
     for node in program.graph.nodes:
         if node.op != "placeholder" or node.name not in names or not node.users:
             continue
@@ -104,8 +118,9 @@ def _weights(program: ExportedProgram) -> list[tuple[torch.Tensor, bool]]:
         if tensor.ndim == 0:
             continue
         is_qparam = all(
-            "quantized_decomposed" in str(user.target) and user.args[0] is not node
-            for user in node.users
+            "quantize" in str(user.target) and user.args[0] is not node for user in node.users
         )
-        found.setdefault(tensor.data_ptr(), (tensor, is_qparam))
+        # Empty tensors have no address of their own.
+        key = (tensor.data_ptr(), tensor.shape, tensor.dtype)
+        found.setdefault(key, Weight(names[node.name], tensor, node, is_qparam))
     return list(found.values())

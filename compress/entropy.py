@@ -20,6 +20,7 @@ from compress.packing import container, elements, prefix, rans, tensors
 from compress.packing.container import Sections
 from compress.packing.elements import FORM_OF, FORMS, Form
 from compress.packing.lanes import Symbols
+from compress.packing.piles import PileReader, PileWriter
 from compress.packing.raw import RawReader
 from compress.packing.sideinfo import Port, Reader, Writer, choice, integer
 from compress.packing.tensors import Coding
@@ -32,12 +33,18 @@ MAX_BYTES = 1 << 31
 _MAX_TENSORS = 1 << 20
 _MAX_DIMENSIONS = 64
 _MAX_NAME_BYTES = 4096
+_MAX_EXTENT = 1 << 62
+"""The product of a shape's dimensions other than 0 stays below it, as torch needs."""
+_FEW = 12_000
+"""With fewer numbers of side information than this, adaptive contexts are fast enough."""
 _TRIED_TWICE = 1 << 20
 """``auto`` tries both coders on containers of at most so many bytes of tensors; else rANS."""
 
 # Contexts of what is stored (see sideinfo.integer).
 _TENSORS, _FORM, _DIMENSIONS, _DIMENSION, _SAME, _WHICH = range(1, 7)
-_PREFIX, _SUFFIX, _TEXT = 7, 8, 256
+_PREFIX, _SUFFIX = 7, 8
+_NAMES = 4
+"""The pile of names' bytes (see sideinfo.Port.symbols)."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +78,7 @@ class Row:
         return 8 * self.packed_bytes / count if count else None
 
 
-def pack(
-    tensors: Mapping[str, Tensor], *, coder: Coder = "auto", metadata: bytes = b""
-) -> bytes:
+def pack(tensors: Mapping[str, Tensor], *, coder: Coder = "auto", metadata: bytes = b"") -> bytes:
     """The container of ``tensors``, in their order; the same input gives the same bytes.
 
     Args:
@@ -160,37 +165,47 @@ class _Entry:
 
 
 def _sections(named: Mapping[str, Tensor], coder: int, metadata: bytes) -> Sections:
-    port = Writer()
-    raw: list[bytes] = []
-    coded: list[Symbols] = []
-    runs = []
-    seen: dict[tuple[int, tuple[int, ...], bytes], int] = {}
     power_of_two = coder == 1
-    integer(port, _TENSORS, len(named))
-    before = ""
+    entries: list[_Entry] = []
+    seen: dict[tuple[Form, tuple[int, ...], bytes], int] = {}
     for number, (name, tensor) in enumerate(named.items()):
         words = elements.words_of(tensor, name)
         form = FORMS[FORM_OF[tensor.dtype]]
         shape = tuple(tensor.shape)
-        key = FORM_OF[tensor.dtype], shape, hashlib.sha256(words).digest()
-        same = seen.setdefault(key, number) if len(words) else number
-        coding = None
-        if same == number:
-            coding = tensors.choose(words, shape, form, power_of_two=power_of_two)
-            raw += coding.raw()
-            runs += coding.runs()
-            coded += coding.coded()
-        entry = _Entry(name, form, shape, None if same == number else same, coding)
-        _transfer(port, entry, before, [], RawReader(b""), power_of_two)
-        before = name
+        same = number
+        if len(words):
+            same = seen.setdefault((form, shape, hashlib.sha256(words).digest()), number)
+        if same < number:
+            entries.append(_Entry(name, form, shape, same, None))
+            continue
+        coding = tensors.choose(words, shape, form, power_of_two=power_of_two)
+        entries.append(_Entry(name, form, shape, None, coding))
+    codings = [entry.coding for entry in entries if entry.coding]
+    raw = b"".join(part for coding in codings for part in coding.raw())
+    runs = [run for coding in codings for run in coding.runs()]
+    coded = [symbols for coding in codings for symbols in coding.coded()]
+    piles: PileWriter | None = PileWriter()
+    side = _describe(Writer(piles), entries, power_of_two)
+    if piles and piles.count < _FEW:
+        piles, side = None, _describe(Writer(), entries, power_of_two)
     symbols = np.concatenate([np.zeros(0, dtype=np.uint8), *coded])
     stream = (rans, prefix)[coder].encode(runs, symbols)
-    return Sections(coder, port.finish(), b"".join(raw), stream, metadata)
+    return Sections(coder, side, piles.finish() if piles else b"", raw, stream, metadata)
+
+
+def _describe(port: Writer, entries: Sequence[_Entry], power_of_two: bool) -> bytes:
+    integer(port, _TENSORS, len(entries))
+    before = ""
+    for entry in entries:
+        _transfer(port, entry, before, [], RawReader(b""), power_of_two)
+        before = entry.name
+    return port.finish()
 
 
 def _read(sections: Sections, max_bytes: int) -> Iterator[tuple[_Entry, Tensor, Symbols]]:
     """Each tensor with its description and its part of the symbols."""
-    port = Reader(sections.side)
+    piles = PileReader(sections.piles) if sections.piles else None
+    port = Reader(sections.side, piles)
     raw = RawReader(sections.raw)
     power_of_two = sections.coder == 1
     count = integer(port, _TENSORS)
@@ -209,6 +224,8 @@ def _read(sections: Sections, max_bytes: int) -> Iterator[tuple[_Entry, Tensor, 
         names.add(entry.name)
     port.finish()
     raw.finish()
+    if piles:
+        piles.finish()
     runs = [run for entry in entries if entry.coding for run in entry.coding.runs()]
     symbols = (rans, prefix)[sections.coder].decode(runs, sections.symbols)
     at = 0
@@ -244,9 +261,10 @@ def _transfer(
         raise CompressError("holds a dtype or shape that this version does not know")
     form = FORMS[number]
     shape = tuple(
-        integer(port, _DIMENSION, entry.shape[place] if entry else 0)
-        for place in range(dimensions)
+        integer(port, _DIMENSION, entry.shape[place] if entry else 0) for place in range(dimensions)
     )
+    if elements.elements_in(tuple(max(size, 1) for size in shape)) > _MAX_EXTENT:
+        raise CompressError("holds a shape that is too large")
     words = elements.elements_in(shape) * form.words
     if entry is None and words * form.size > max_bytes:
         raise CompressError(
@@ -280,11 +298,8 @@ def _transfer_name(port: Port, name: str | None, before: str) -> str:
     count = integer(port, _SUFFIX, len(new) - shared if name is not None else 0)
     if shared > len(old) or shared + count > _MAX_NAME_BYTES:
         raise CompressError("holds an impossible name")
-    read = bytearray(old[:shared])
-    last = 0
-    for place in range(count):
-        last = choice(port, _TEXT + last, 8, new[shared + place] if name is not None else 0)
-        read.append(last)
+    given = None if name is None else np.frombuffer(new[shared:], dtype=np.uint8)
+    read = old[:shared] + port.symbols(_NAMES, count, given, 8).tobytes()
     try:
         return read.decode()
     except UnicodeDecodeError as error:

@@ -30,31 +30,38 @@ class Quality(_Frozen):
 
 
 class Interval(_Frozen):
-    """Where the metric lies with probability ``level``, from the spread over evaluation samples."""
+    """Where the metric lies with probability ``level``, from the spread over evaluation samples.
+
+    ``resamples``: how many times the bootstrap drew; 0 for ``wilson``, which draws nothing.
+    """
 
     low: float
     high: float
     level: float = 0.95
     method: Literal["wilson", "bootstrap"]
+    resamples: int = 0
 
 
 class Footprint(_Frozen):
-    """Size of a program; all but ``ram_bytes`` and ``macs`` are counted, those two are estimates.
+    """Size of a program. All is counted but ``ram_bytes``, which is an estimate.
 
-    ``nonzeros``: weights that are not zero. ``macs``: multiply-accumulates of one inference, None
-    where an operator is unknown. ``packed_bytes``: weights in the packed container (to download
-    with our decoder). ``deflated_bytes``: weights compressed by zlib (what an app store's archive
-    does). ``disk_bytes``: weights as the program stores them. ``ram_bytes``: those and the largest
-    sum of activations that are alive at once.
+    ``nonzeros``: weights whose real value is not zero. ``macs``: multiply-accumulates of one
+    inference, None where an operator is unknown (``macs_unknown`` names it). ``packed_bytes``:
+    weights in the packed container (to download with our decoder), None with ``packed_reason``.
+    ``deflated_bytes``: weights compressed by zlib (what an app store's archive does).
+    ``disk_bytes``: weights as the program stores them. ``ram_bytes``: those and the largest sum of
+    activations that are alive at once; None where a shape is not fixed.
     """
 
     parameters: int
     nonzeros: int
     macs: int | None
-    packed_bytes: int
+    macs_unknown: tuple[str, ...] = ()
+    packed_bytes: int | None = None
+    packed_reason: str = ""
     deflated_bytes: int
     disk_bytes: int
-    ram_bytes: int
+    ram_bytes: int | None
 
 
 class Cost(_Frozen):
@@ -75,10 +82,13 @@ class Cost(_Frozen):
 class LedgerRow(_Frozen):
     """One step. ``quality`` compares with the uncompressed model on the evaluation data.
 
+    ``seconds`` are those of the step itself, without judging and measuring it.
+
     ``program_bytes`` is the size of all weights as the program holds them (int8 weights count one
-    byte each), before any file format. ``validation`` is the metric on the validation data, which
-    ``keep_if`` decides by; None without such data. ``kept`` is False for a step that ``keep_if``
-    dropped: its figures are shown, the model is that of the row before. ``warnings``: what the user
+    byte each), before any file format. ``validation`` is the metric on (at most 2,048 of) the
+    validation data, which ``keep_if`` decides by; None without such data. ``kept`` is False for a
+    step that ``keep_if`` dropped: its figures are shown, the model is that of the last row that was
+    kept, and so is what the next row is compared with. ``warnings``: what the user
     should know of this step, such as that it made things worse.
     """
 

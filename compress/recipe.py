@@ -20,19 +20,25 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.export import ExportedProgram
 
-from compress import capture, constraints, quality
-from compress.errors import CompressError
+from compress import capture, constraints, quality, worth
+from compress.errors import CompressError, ConfigError
 from compress.journal import Run
-from compress.ledger import Cost, LedgerRow
+from compress.judging import Judge, Measure
+from compress.ledger import LedgerRow
 from compress.task import Task
+from compress.worth import KeepIf
 
 
 class StepConfig(BaseModel):
-    """Base of every step's configuration; ``kind`` (a Literal) tells the steps apart in YAML."""
+    """Base of every step's configuration; ``kind`` (a Literal) tells the steps apart in YAML.
+
+    ``keep_if``: what the step must reach, else it is dropped. Handlers never see it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
+    keep_if: KeepIf | None = None
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,9 @@ class State:
     ``model`` holds float weights that can still be changed; it is None after a step that leaves
     only a program (quantization). It is the step's own copy, in evaluation mode: a step may change
     it in place. Weights may carry constraints (:mod:`compress.constraints`). ``notes`` of the step
-    that just ran end in its ledger row. ``measure`` gives the cost of a program on the device that
-    the user named; None where no device was named.
+    that just ran end in its ledger row. ``measure`` runs a program on the device that the user
+    named; None where none is named. A ``program`` is shared with earlier states: never change it in
+    place.
     """
 
     task: Task
@@ -51,7 +58,7 @@ class State:
     program: ExportedProgram | None
     notes: tuple[str, ...] = ()
     run: Run = field(default_factory=Run)
-    measure: Callable[[ExportedProgram], Cost] | None = None
+    measure: Measure | None = None
 
     def float_model(self) -> nn.Module:
         """The model; ``CompressError`` where an earlier step left no float weights."""
@@ -110,72 +117,102 @@ def apply(
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
     journal: Path | None = None,
+    measure: Measure | None = None,
 ) -> Compressed:
-    """Run the steps in order and judge the model after each one on the task's evaluation data.
+    """Run the steps in order and judge the model after each one.
 
-    Everything random comes from ``seed``: the same task, steps and seed give the same program.
-    ``journal`` is a folder that keeps finished trainings, so that the same call after a crash goes
-    on where that one stood. Raises ``CompressError`` that names the step.
+    Everything random comes from ``seed``: the same task, steps and seed give the same program,
+    unless a measured time decides (``keep_if.min_cost_gain``). A step that misses its ``keep_if``
+    is undone; its row stays, with ``kept`` False.
+
+    Args:
+        journal: a folder that keeps finished trainings, so that the same call after a crash goes on
+            where that one stood.
+        measure: runs a program on a device, for the ledger's ``cost`` and for steps that ask.
+
+    Raises ``ConfigError`` before anything runs where a ``keep_if`` asks what cannot be known, and
+    ``CompressError`` that names the step.
     """
+    _refuse_unknowable(task, steps, has_cost=measure is not None)
     run = Run(seed, progress, journal)
     torch.manual_seed(seed)
     started = time.monotonic()
     if isinstance(task.model, ExportedProgram):
-        state = State(task, None, task.model, run=run)
-        baseline = task.model
+        state = State(task, None, task.model, run=run, measure=measure)
+        baseline, module = task.model, None
     else:
-        model = copy.deepcopy(task.model).eval()
-        state = State(task, model, None, run=run)
-        baseline = capture.capture(model, task.example_inputs)
+        module = copy.deepcopy(task.model).eval()
+        state = State(task, module, None, run=run, measure=measure)
+        baseline = capture.capture(module, task.example_inputs)
+    seconds = time.monotonic() - started
     progress(f"judging the uncompressed model on {len(task.evaluation)} samples")
-    reference = quality.run_all(capture.forward_of(baseline), task.evaluation)
-    judge = functools.partial(_row, task=task, reference=reference)
-    ledger = [judge("uncompressed", baseline, reference, seconds=time.monotonic() - started)]
-    program, outputs = baseline, reference
+    judge = Judge(task, baseline, run, measure)
+    kept = judge.uncompressed(baseline, module, seconds)
+    ledger, kept_at = [kept.row], 0
     for number, step in enumerate(steps, start=1):
         where = f"recipe step {number} ({step.kind})"
         progress(f"{where}: running")
-        started = time.monotonic()
-        handler = _HANDLERS.get(type(step))
-        if handler is None:
-            known = ", ".join(sorted(str(c.model_fields["kind"].default) for c in _HANDLERS))
-            raise CompressError(f"no such step; there is: {known or 'none'}", where=where)
-        # A step starts from the seed and its place alone, whatever was resumed before it.
-        here = replace(run, place=where)
-        torch.manual_seed(here.derived_seed())
         try:
-            own = copy.deepcopy(state.model)
-            state = handler(replace(state, model=own, notes=(), run=here), step)
-            program = state.program or _captured(state)
-            outputs = quality.run_all(capture.forward_of(program), task.evaluation)
-            row = judge(step.kind, program, outputs, seconds=time.monotonic() - started)
+            started = time.monotonic()
+            after = _run_step(step, replace(state, run=replace(run, place=where)))
+            program, module = _plain(after)
+            seconds = time.monotonic() - started
+            progress(f"{where}: judging")
+            judged = judge.step(step.kind, program, module, seconds)
+            row, before = judged.row, kept.row
+            dropped = worth.refusal(step.keep_if or KeepIf(), row, before, task.metric.gain)
         except CompressError as error:
             place = f"{where}: {error.where}" if error.where else where
             raise CompressError(error.what, where=place, hint=error.hint) from error
-        detail = step.model_dump(mode="json", exclude={"kind"})
-        ledger.append(row.model_copy(update={"detail": detail, "notes": state.notes}))
-    return Compressed(baseline, reference, program, outputs, tuple(ledger))
+        said = (dropped,) if dropped else ()
+        row = row.model_copy(
+            update={
+                "detail": step.model_dump(mode="json", exclude=_hidden(step)),
+                "notes": after.notes,
+                "kept": not dropped,
+                "warnings": (*said, *worth.warnings(row, before, task.metric.gain)),
+            }
+        )
+        for words in row.warnings:
+            progress(f"{where}: {words}")
+        if not dropped:
+            state, kept, kept_at = after, replace(judged, row=row), len(ledger)
+        ledger.append(row)
+    kept = judge.exactly(kept)
+    ledger[kept_at] = kept.row
+    return Compressed(baseline, judge.reference, kept.program, kept.outputs, tuple(ledger))
 
 
-def _captured(state: State) -> ExportedProgram:
-    assert state.model is not None
-    plain = constraints.materialize(copy.deepcopy(state.model))
-    return capture.capture(plain.eval(), state.task.example_inputs)
+def _refuse_unknowable(task: Task, steps: Sequence[StepConfig], *, has_cost: bool) -> None:
+    for number, step in enumerate(steps, start=1):
+        if step.keep_if is None:
+            continue
+        missing = step.keep_if.unknowable(has_validation=bool(task.validation), has_cost=has_cost)
+        if missing:
+            raise ConfigError(missing, where=f"recipe step {number} ({step.kind}): keep_if")
 
 
-def _row(
-    step: str,
-    program: ExportedProgram,
-    outputs: list[quality.Outputs],
-    *,
-    task: Task,
-    reference: list[quality.Outputs],
-    seconds: float,
-) -> LedgerRow:
-    return LedgerRow(
-        step=step,
-        parameters=capture.count_parameters(program),
-        program_bytes=capture.weight_bytes(program),
-        seconds=round(seconds, 3),
-        quality=quality.compare(reference, outputs, task.metric, quality.targets_of(task)),
-    )
+def _run_step(step: StepConfig, state: State) -> State:
+    handler = _HANDLERS.get(type(step))
+    if handler is None:
+        known = ", ".join(sorted(str(c.model_fields["kind"].default) for c in _HANDLERS))
+        raise CompressError(f"no such step; there is: {known or 'none'}")
+    # A step starts from the seed and its place alone, whatever was resumed before it.
+    torch.manual_seed(state.run.derived_seed())
+    # Without keep_if, so that an edited one repeats no training: checkpoints know the whole step.
+    bare = step.model_copy(update={"keep_if": None})
+    return handler(replace(state, model=copy.deepcopy(state.model), notes=()), bare)
+
+
+def _plain(state: State) -> tuple[ExportedProgram, nn.Module | None]:
+    """The state's program and, where it still has float weights, a module that computes it."""
+    if state.model is None:
+        assert state.program is not None
+        return state.program, None
+    module = constraints.materialize(copy.deepcopy(state.model)).eval()
+    return state.program or capture.capture(module, state.task.example_inputs), module
+
+
+def _hidden(step: StepConfig) -> set[str]:
+    """Keys that a row's detail leaves out."""
+    return {"kind"} if step.keep_if is not None else {"kind", "keep_if"}

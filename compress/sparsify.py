@@ -273,8 +273,8 @@ def _refuse_shared(weights: Sequence[Weight]) -> None:
 def _summary(weights: Sequence[Weight]) -> list[str]:
     counts = [(w.full_name, int((w.value != 0).sum()), w.value.numel()) for w in weights]
     kept, total = sum(c[1] for c in counts), sum(c[2] for c in counts)
-    shown = sorted(counts, key=lambda c: c[1] / c[2])
-    shown = counts if len(counts) <= 8 else [shown[0], shown[-1]]
+    ranked = sorted(counts, key=lambda c: c[1] / c[2])
+    shown = counts if len(counts) <= 8 else [ranked[0], ranked[-1]]
     layers = ", ".join(f"{name} {some / size:.1%}" for name, some, size in shown)
     notes = [
         f"{kept} of {total} weights in {len(counts)} layers are not zero ({kept / total:.2%}); "

@@ -1,6 +1,9 @@
 """Every recipe step; importing this module registers them. One line a step."""
 
+from compress import binarize as binarize
 from compress import channels as channels
+from compress import clip as clip
+from compress import cluster as cluster
 from compress import fine_tune as fine_tune
 from compress import quantize as quantize
 from compress import sparsify as sparsify

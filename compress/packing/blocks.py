@@ -8,30 +8,35 @@ as many classes as pay for their tables and for naming each row's class.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from compress.errors import CompressError
 from compress.packing.lanes import Numbers, Run, Symbols
-from compress.packing.sideinfo import Meter, Port, choice, integer
+from compress.packing.sideinfo import Port, entropy_bits, integer
 from compress.packing.tables import ALPHABET, Table, fit, transfer
 
 _CLASS_DIGITS = 3
 _ROUNDS = 6
 _LEAST_ROWS = 8
+_MOST_ROWS = 1 << 20
 _LEAST_COLUMNS = 12
 
-_COUNT, _CLASS = 32, 64  # contexts; _CLASS takes eight
+CLASSES = 1
+"""The pile of rows' classes (see sideinfo.Port.symbols)."""
+
+_COUNT = 32  # a context
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """``rows`` of ``columns`` symbols each; row r has table ``classes[r]``."""
+    """``rows`` of ``columns`` symbols each; row r has table ``classes[r]``, or all the only one."""
 
     rows: int
     columns: int
     tables: tuple[Table, ...]
-    classes: Numbers
+    classes: Numbers | None
     held: Symbols = field(default_factory=lambda: np.zeros((0, 0), dtype=np.uint8))
     """The symbols [rows, columns], where the block is about to be written."""
 
@@ -42,7 +47,7 @@ class Block:
     def coded(self) -> list[Symbols]:
         """The symbols of each of :meth:`runs`."""
         return [
-            self.held[self.classes == number].reshape(-1)
+            self.held[self._where(number)].reshape(-1)
             for number, table in enumerate(self.tables)
             if table.constant is None
         ]
@@ -52,7 +57,7 @@ class Block:
         found = np.empty((self.rows, self.columns), dtype=np.uint8)
         at = 0
         for number, (table, count) in enumerate(self._counts()):
-            where = self.classes == number if len(self.tables) > 1 else slice(None)
+            where = self._where(number)
             if table.constant is not None:
                 found[where] = table.constant
                 continue
@@ -60,7 +65,12 @@ class Block:
             at += count
         return found
 
+    def _where(self, number: int) -> Any:
+        return slice(None) if self.classes is None else self.classes == number
+
     def _counts(self) -> list[tuple[Table, int]]:
+        if self.classes is None:
+            return [(self.tables[0], self.rows * self.columns)]
         rows = np.bincount(self.classes, minlength=len(self.tables))
         return [
             (table, int(count) * self.columns)
@@ -73,8 +83,12 @@ def choose(symbols: Symbols, *, power_of_two: bool) -> tuple[Block, float]:
     rows, columns = symbols.shape
     counts = np.bincount(symbols.reshape(-1), minlength=ALPHABET)
     table, bits = fit(counts, power_of_two=power_of_two)
-    best = Block(rows, columns, (table,), np.zeros(rows, dtype=np.int64), symbols), bits + 1
-    if rows < _LEAST_ROWS or columns < _LEAST_COLUMNS or table.constant is not None:
+    best = Block(rows, columns, (table,), None, symbols), bits + 1
+    if (
+        not _LEAST_ROWS <= rows <= _MOST_ROWS
+        or columns < _LEAST_COLUMNS
+        or table.constant is not None
+    ):
         return best
     used = int(symbols.max()) + 1
     keys = symbols + np.arange(rows)[:, None] * used
@@ -85,9 +99,7 @@ def choose(symbols: Symbols, *, power_of_two: bool) -> tuple[Block, float]:
             fit(by_row[classes == number].sum(0), power_of_two=power_of_two)
             for number in range(int(classes.max()) + 1)
         ]
-        meter = Meter()
-        _transfer_classes(meter, len(fits), classes)
-        cost = sum(bits for _, bits in fits) + meter.bits
+        cost = sum(bits for _, bits in fits) + entropy_bits(classes.astype(np.uint8))
         if cost >= best[1]:
             break
         best = Block(rows, columns, tuple(table for table, _ in fits), classes, symbols), cost
@@ -99,28 +111,24 @@ def transfer_block(
 ) -> Block:
     """Write what describes ``block``, or read it where it is None."""
     count = integer(port, _COUNT, len(block.tables) - 1 if block else 0) + 1
-    if count > 1 << _CLASS_DIGITS or count > max(rows, 1):
+    if count > 1 << _CLASS_DIGITS or (count > 1 and not count <= rows <= _MOST_ROWS):
         raise CompressError("declares more tables than rows")
     tables = tuple(
         transfer(port, block.tables[number] if block else None, power_of_two=power_of_two)
         for number in range(count)
     )
-    classes = _transfer_classes(port, count, block.classes if block else np.zeros(rows, np.int64))
+    classes = _transfer_classes(port, count, block.classes if block else None, rows)
     return block or Block(rows, columns, tables, classes)
 
 
-def _transfer_classes(port: Port, count: int, classes: Numbers) -> Numbers:
+def _transfer_classes(port: Port, count: int, classes: Numbers | None, rows: int) -> Numbers | None:
     if count == 1:
-        return classes
-    digits = (count - 1).bit_length()
-    read = []
-    before = 0
-    for number in classes.tolist():
-        before = choice(port, _CLASS + before, digits, number)
-        read.append(before)
-    if max(read) >= count:
+        return None
+    given = None if classes is None else classes.astype(np.uint8)
+    read = port.symbols(CLASSES, rows, given, _CLASS_DIGITS)
+    if int(read.max()) >= count:
         raise CompressError("names a table that is not there")
-    return np.array(read, dtype=np.int64)
+    return read.astype(np.int64)
 
 
 def _classes(by_row: Numbers, wanted: int) -> Numbers:

@@ -4,8 +4,8 @@
 
     magic "PSHP", version 1          4 + 1 bytes
     coder, how metadata is stored    1 + 1 bytes
-    lengths of the four sections, length of the metadata as it was      LEB128 each
-    side information, raw bytes, coded symbols, metadata
+    lengths of the five sections, length of the metadata as it was      LEB128 each
+    side information, piles, raw bytes, coded symbols, metadata
     the first 8 bytes of the SHA-256 of all before
 """
 
@@ -15,6 +15,7 @@ import hashlib
 import lzma
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 from compress.errors import CompressError
 from compress.packing import varint
@@ -26,16 +27,17 @@ MAX_METADATA_BYTES = 1 << 28
 
 _START = len(MAGIC) + 3
 _STORED, _DEFLATED, _LZMA = range(3)
-# Raw LZMA: its dictionary is ours to choose, so a hostile file cannot ask for gigabytes.
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 1 << 24}]
+_WORTH_SQUEEZING = 32
+_LARGEST_DICTIONARY = 1 << 24
 
 
 @dataclass(frozen=True)
 class Sections:
-    """What a packed file holds. ``coder`` 0 is rANS, 1 is Huffman."""
+    """What a packed file holds. ``coder`` 0 is rANS, 1 is Huffman; a small file has no piles."""
 
     coder: int
     side: bytes
+    piles: bytes
     raw: bytes
     symbols: bytes
     metadata: bytes
@@ -44,7 +46,7 @@ class Sections:
 def write(sections: Sections) -> bytes:
     """The whole file."""
     how, stored = _squeeze(sections.metadata)
-    parts = (sections.side, sections.raw, sections.symbols, stored)
+    parts = (sections.side, sections.piles, sections.raw, sections.symbols, stored)
     lengths = [*(len(part) for part in parts), len(sections.metadata)]
     start = MAGIC + bytes([VERSION, sections.coder, how])
     body = b"".join([start, *(varint.write(length) for length in lengths), *parts])
@@ -70,7 +72,7 @@ def read(data: bytes) -> Sections:
         raise CompressError("holds an encoding that this version does not know")
     at = _START
     lengths = []
-    for _ in range(5):
+    for _ in range(6):
         length, at = varint.read(body, at)
         lengths.append(length)
     *stored, metadata_bytes = lengths
@@ -80,13 +82,22 @@ def read(data: bytes) -> Sections:
     for length in stored:
         parts.append(body[at : at + length])
         at += length
-    metadata = _expand(how, parts[3], metadata_bytes)
-    return Sections(coder, parts[0], parts[1], parts[2], metadata)
+    metadata = _expand(how, parts[4], metadata_bytes)
+    return Sections(coder, *parts[:4], metadata)
+
+
+def _filters(size: int) -> list[dict[str, Any]]:
+    """Raw LZMA, whose dictionary is ours to choose: a hostile file cannot ask for gigabytes."""
+    dictionary = min(_LARGEST_DICTIONARY, max(4096, 1 << size.bit_length()))
+    return [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": dictionary}]
 
 
 def _squeeze(metadata: bytes) -> tuple[int, bytes]:
+    if len(metadata) < _WORTH_SQUEEZING:
+        return _STORED, metadata
     deflated = zlib.compress(metadata, 9, wbits=-15)
-    squeezed = lzma.compress(metadata, lzma.FORMAT_RAW, filters=_FILTERS)
+    filters = _filters(len(metadata))
+    squeezed = lzma.compress(metadata, lzma.FORMAT_RAW, filters=filters)
     forms = [(_STORED, metadata), (_DEFLATED, deflated), (_LZMA, squeezed)]
     return min(forms, key=lambda form: len(form[1]))
 
@@ -102,7 +113,7 @@ def _expand(how: int, stored: bytes, size: int) -> bytes:
             found = inflate.decompress(stored, size + 1)
             whole = inflate.eof and not inflate.unused_data
         else:
-            expand = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
+            expand = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_filters(size))
             found = expand.decompress(stored, size + 1)
             whole = not expand.unused_data
     except (zlib.error, lzma.LZMAError, EOFError) as error:

@@ -16,7 +16,7 @@ import numpy as np
 
 from compress.errors import CompressError
 from compress.packing.lanes import Numbers
-from compress.packing.sideinfo import Meter, Port, choice, integer
+from compress.packing.sideinfo import Port, choice, entropy_bits, integer
 
 LONGEST_SIDE = 1 << 20
 """Rows or columns beyond this have no levels."""
@@ -24,7 +24,10 @@ _DIGITS = 4
 _TOP = (1 << _DIGITS) - 1
 _ROUNDS = 4
 
-_ROWS, _COLUMNS, _WHICH, _MARKED = 80, 96, 112, 113  # contexts; the first two take sixteen each
+ROWS, COLUMNS = 2, 3
+"""The piles of levels (see sideinfo.Port.symbols)."""
+
+_WHICH, _MARKED = 112, 113  # contexts
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +64,12 @@ def choose(rows: Numbers, columns: Numbers, height: int, width: int) -> Densitie
         found = Densities(
             row_levels, column_levels, leveled, tuple(sizes.tolist()), tuple(marked.tolist())
         )
-        meter = Meter()
-        transfer(meter, height, width, found)
-        bits = meter.bits + _entropy(marked, sizes)
+        side = float((2 * np.log2(1 + marked) + 1).sum())
+        for digit, levels in ((1, row_levels), (2, column_levels)):
+            side += entropy_bits(levels.astype(np.uint8)) if leveled & digit else 0
+        bits = side + _entropy(marked, sizes)
         if best is None or bits < best[0]:
-            best = bits, replace(found, side_bits=meter.bits)
+            best = bits, replace(found, side_bits=side)
     assert best is not None
     return best[1]
 
@@ -76,28 +80,27 @@ def transfer(port: Port, height: int, width: int, densities: Densities | None) -
     if leveled and max(height, width) > LONGEST_SIDE:
         raise CompressError("declares levels of too many rows")
     sides: list[Numbers] = []
-    for digit, context, count, side in (
-        (1, _ROWS, height, densities.rows if densities else None),
-        (2, _COLUMNS, width, densities.columns if densities else None),
+    for digit, count, side in (
+        (1, height, densities.rows if densities else None),
+        (2, width, densities.columns if densities else None),
     ):
         if not leveled:
             break
         if not leveled & digit:
             sides.append(np.ones(count, dtype=np.int64))
             continue
-        read = []
-        level = 0
-        for given in side.tolist() if side is not None else [0] * count:
-            level = choice(port, context + level, _DIGITS, given)
-            read.append(level)
-        sides.append(np.array(read, dtype=np.int64))
+        given = None if side is None else side.astype(np.uint8)
+        read = port.symbols(ROWS if digit == 1 else COLUMNS, count, given, _DIGITS)
+        if len(read) and int(read.max()) > _TOP:
+            raise CompressError("declares an impossible density")
+        sides.append(read.astype(np.int64))
     none = np.zeros(0, dtype=np.int64)
     rows, columns = sides or (none, none)
     sizes = _sizes(rows, columns).tolist() if leveled else [height * width]
     marked = []
     for segment, size in enumerate(sizes):
-        given = densities.marked[segment] if densities else 0
-        marked.append(integer(port, _MARKED, given) if size else 0)
+        held = densities.marked[segment] if densities else 0
+        marked.append(integer(port, _MARKED, held) if size else 0)
         if marked[-1] > size:
             raise CompressError("has more non-zeros than elements")
     return densities or Densities(rows, columns, leveled, tuple(sizes), tuple(marked))

@@ -72,6 +72,8 @@ def words_of(tensor: Tensor, name: str) -> Words:
 
 def tensor_of(words: Words, form: Form, shape: tuple[int, ...]) -> Tensor:
     """The opposite of :func:`words_of`; the tensor owns its memory."""
+    if form.dtype is torch.bool and len(words) and int(words.max()) > 1:
+        raise CompressError("holds a truth value that is neither 0 nor 1")
     data = words.astype(words.dtype.newbyteorder("<")).view(np.uint8)
     return torch.from_numpy(data).view(form.dtype).reshape(shape)
 

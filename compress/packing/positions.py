@@ -184,9 +184,7 @@ def _ranks(order: Numbers) -> Numbers:
 def _all_gaps(levels: Densities, power_of_two: bool) -> list[_Gaps]:
     return [
         _Gaps.of(segment, size, marked, power_of_two)
-        for segment, (size, marked) in enumerate(
-            zip(levels.sizes, levels.marked, strict=True)
-        )
+        for segment, (size, marked) in enumerate(zip(levels.sizes, levels.marked, strict=True))
         if 0 < marked < size
     ]
 

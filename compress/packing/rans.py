@@ -37,15 +37,15 @@ _MASK = (1 << _WORD) - 1
 _LOW = TOTAL - 1
 
 
-def encode(runs: Sequence[Run], symbols: Symbols) -> bytes:
-    """Code all runs' symbols, one run after the other."""
+def encode(runs: Sequence[Run], symbols: Symbols, *, lanes: int = 0) -> bytes:
+    """Code all runs' symbols, one run after the other; ``lanes`` 0 takes as many as pay."""
     if not len(symbols):
         return b""
     bits, at = 0.0, 0
     for run in runs:
         bits += run.table.bits(np.bincount(symbols[at : at + run.count]))
         at += run.count
-    log = lanes_log(bits, len(symbols))
+    log = lanes.bit_length() - 1 if lanes else lanes_log(bits, len(symbols))
     states, words = _push_one(runs, symbols) if log == 0 else _push(runs, symbols, 1 << log)
     packed = b"".join(int(state).to_bytes(_STATE_BYTES, "little") for state in states)
     return bytes([log]) + packed + words
@@ -86,9 +86,7 @@ class _Mixed:
         starts = [table.starts for table in tables]
         bounds = [start + (at << PRECISION) for at, start in enumerate(starts)]
         shares = np.concatenate([table.shares for table in tables])
-        return cls(
-            np.concatenate(bounds), shares, np.concatenate(starts), which.reshape(2, lanes)
-        )
+        return cls(np.concatenate(bounds), shares, np.concatenate(starts), which.reshape(2, lanes))
 
     def look(self, half: int, slot: Numbers) -> tuple[Numbers, Numbers]:
         """The share that each lane's slot lies in, and how far from its start."""

@@ -11,9 +11,14 @@ goes on with what it gets back. The writer gives back what it got, the reader wh
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from compress.errors import CompressError
+
+Symbols = npt.NDArray[np.uint8]
 
 _HALF = 1 << 15
 _TOP = 1 << 24
@@ -24,6 +29,8 @@ _STEP = [max(2048, int(65536 / (count + 1.5))) for count in range(_COUNTS)]
 # No decision costs less than 1/90 bit, so the reader's work is linear in the bytes that it is given.
 _LEAST = 65536 // 128
 _MOST = 65536 - _LEAST
+_FIRST = _HALF << 5
+_NEXT = [min(count + 1, _COUNTS - 1) for count in range(_COUNTS)]
 _LONGEST = 62
 """Most binary digits of an integer."""
 
@@ -41,44 +48,70 @@ class Port(Protocol):
     def even(self, count: int, value: int = 0) -> int:
         """``count`` binary digits that are 0 or 1 equally likely."""
 
+    def symbols(self, pile: int, count: int, values: Symbols | None, digits: int = 0) -> Symbols:
+        """``count`` numbers below 256 that are alike in meaning (see :mod:`compress.packing.piles`).
 
-class _Estimates:
+        One by one they are adaptive, with the number before as context: as a tree of ``digits``,
+        or as gamma codes where ``digits`` is 0.
+        """
+
+
+class Piles(Protocol):
+    """Where numbers that are alike lie together when there are many; see ``piles``."""
+
+    def symbols(self, pile: int, count: int, values: Symbols | None) -> Symbols:
+        """Put ``values`` on a pile, or take ``count`` from it where it is None."""
+
+
+class _Adaptive:
     """The probability of 0 of each context (16 bits) above how often it was seen (5 bits)."""
 
-    def __init__(self) -> None:
+    def __init__(self, piles: Piles | None) -> None:
         self._states: dict[int, int] = {}
+        self._piles = piles
 
-    def _look(self, key: int) -> tuple[int, int]:
-        state = self._states.get(key, _HALF << 5)
-        zero = state >> 5
-        return state, _LEAST if zero < _LEAST else min(zero, _MOST)
+    def symbols(self, pile: int, count: int, values: Symbols | None, digits: int = 0) -> Symbols:
+        """See :class:`Port`."""
+        if self._piles is not None:
+            return self._piles.symbols(pile, count, values)
+        port: Any = self
+        base = (pile + 1) << 9
+        given = values.tolist() if values is not None else [0] * count
+        read = []
+        last = 0
+        for value in given:
+            if digits:
+                last = choice(port, base + last, digits, value)
+            else:
+                last = integer(port, base + min(last, 3), value)
+                if last > 255:
+                    raise CompressError("holds a table with impossible shares")
+            read.append(last)
+        return np.array(read, dtype=np.uint8)
 
-    def _learn(self, key: int, state: int, value: int) -> None:
-        zero, count = state >> 5, state & 31
-        step = _STEP[count]
-        zero += -(zero * step >> 16) if value else (65535 - zero) * step >> 16
-        self._states[key] = zero << 5 | min(count + 1, _COUNTS - 1)
 
-
-class Writer(_Estimates):
+class Writer(_Adaptive):
     """A :class:`Port` that codes what it is given; :meth:`finish` gives the bytes."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, piles: Piles | None = None) -> None:
+        super().__init__(piles)
         self._low = 0
         self._range = _MASK
         self._out = bytearray()
 
     def bit(self, key: int, value: int = 0) -> int:
         """Code one adaptive decision."""
-        state, zero = self._look(key)
+        state = self._states.get(key, _FIRST)
+        zero, count = state >> 5, state & 31
         bound = (self._range >> 16) * zero
         if value:
             self._low += bound
             self._range -= bound
+            zero -= (zero - _LEAST) * _STEP[count] >> 16
         else:
             self._range = bound
-        self._learn(key, state, value)
+            zero += (_MOST - zero) * _STEP[count] >> 16
+        self._states[key] = zero << 5 | _NEXT[count]
         while self._range < _TOP:
             self._shift()
         return value
@@ -127,11 +160,11 @@ class Writer(_Estimates):
         self._range = self._range << 8 & _MASK
 
 
-class Reader(_Estimates):
+class Reader(_Adaptive):
     """A :class:`Port` that reads what a :class:`Writer` left; ``CompressError`` past the end."""
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__()
+    def __init__(self, data: bytes, piles: Piles | None = None) -> None:
+        super().__init__(piles)
         self._data = data
         self._at = 4
         self._range = _MASK
@@ -139,16 +172,19 @@ class Reader(_Estimates):
 
     def bit(self, key: int, value: int = 0) -> int:
         """Read one adaptive decision."""
-        state, zero = self._look(key)
+        state = self._states.get(key, _FIRST)
+        zero, count = state >> 5, state & 31
         bound = (self._range >> 16) * zero
         if self._code < bound:
             self._range = bound
             value = 0
+            zero += (_MOST - zero) * _STEP[count] >> 16
         else:
             self._code -= bound
             self._range -= bound
             value = 1
-        self._learn(key, state, value)
+            zero -= (zero - _LEAST) * _STEP[count] >> 16
+        self._states[key] = zero << 5 | _NEXT[count]
         while self._range < _TOP:
             self._shift()
         return value
@@ -186,31 +222,6 @@ class Reader(_Estimates):
         self._at = at + 1
 
 
-class Meter(_Estimates):
-    """A :class:`Port` that only adds up what the writer would spend, in ``bits``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bits = 0.0
-
-    @property
-    def spent(self) -> float:
-        """Bits until now."""
-        return self.bits
-
-    def bit(self, key: int, value: int = 0) -> int:
-        """Count one adaptive decision."""
-        state, zero = self._look(key)
-        self.bits -= math.log2((65536 - zero if value else zero) / 65536)
-        self._learn(key, state, value)
-        return value
-
-    def even(self, count: int, value: int = 0) -> int:
-        """Count ``count`` digits."""
-        self.bits += count
-        return value
-
-
 def integer(port: Port, kind: int, value: int = 0) -> int:
     """A whole number >= 0 by Elias gamma (of value + 1): length and highest digit are adaptive.
 
@@ -245,3 +256,14 @@ def choice(port: Port, kind: int, digits: int, value: int = 0) -> int:
     for place in range(digits - 1, -1, -1):
         node = node << 1 | port.bit(base + node, value >> place & 1)
     return node - (1 << digits)
+
+
+def entropy_bits(values: Symbols) -> float:
+    """About what ``count`` numbers take that are coded by how often each occurs."""
+    counts = np.bincount(values)
+    counts = counts[counts > 0]
+    if not len(counts):
+        return 0.0
+    plain = float(-(counts * np.log2(counts / len(values))).sum())
+    # What an adaptive coder spends on learning: half a logarithm for each frequency.
+    return plain + (len(counts) - 1) * 0.5 * math.log2(len(values)) + 2

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from compress.errors import CompressError
 from compress.packing import huffman
-from compress.packing.sideinfo import Meter, Port, choice, integer
+from compress.packing.sideinfo import Port, Symbols, choice, entropy_bits, integer
 
 PRECISION = 12
 """Binary digits of a share: the shares of a table add up to 2^12."""
@@ -30,8 +30,19 @@ _EIGHTHS = (1073741824, 984625594, 902905651, 827968132, 759250125, 696235434, 6
 _DEEPEST = 12
 """A share can be this many octaves below the largest one."""
 
+_WEIGHTS = {
+    steps: np.array(
+        [0, *(_EIGHTHS[n * 8 // steps % 8] >> n // steps for n in range(steps * _DEEPEST + 1))],
+        dtype=np.int64,
+    )
+    for steps in _STEPS
+}
+_ABSENT = 1
+TABLES = 0
+"""The pile of levels (see sideinfo.Port.symbols)."""
+
 # Contexts of what is stored (see sideinfo.integer).
-_FIRST, _LAST, _STEP, _ABSENT, _SAME, _SIGN, _SIZE, _TOP = range(16, 24)
+_FIRST, _LAST, _STEP, _TOP = range(16, 20)
 
 Shares = npt.NDArray[np.int64]
 
@@ -114,14 +125,14 @@ def fit(counts: Shares, *, power_of_two: bool) -> tuple[Table, float]:
     """The table for symbols that occur ``counts`` times, and what both cost together, in bits."""
     if power_of_two:
         lengths = huffman.code_lengths(counts)
-        table = _of_lengths([length + 1 if length >= 0 else 0 for length in lengths])
+        table = _of_lengths(np.array(lengths) + 1)
         return table, table.bits(counts) + stored_bits(table)
     best: tuple[Table, float] | None = None
     logarithms = np.log2(np.maximum(counts, 1) / counts.max())
     for steps in _STEPS:
         rounded = np.rint(-logarithms * steps).astype(np.int64)
         levels = np.where(counts > 0, 1 + np.minimum(rounded, steps * _DEEPEST), 0)
-        table = _of_levels(levels.tolist(), steps)
+        table = _of_levels(levels, steps)
         cost = table.bits(counts) + stored_bits(table)
         if best is not None and cost >= best[1]:
             break
@@ -132,62 +143,61 @@ def fit(counts: Shares, *, power_of_two: bool) -> tuple[Table, float]:
 
 def transfer(port: Port, table: Table | None, *, power_of_two: bool) -> Table:
     """Write ``table``, or read one where it is None; ``CompressError`` where it cannot be one."""
-    levels = list(table.levels) if table else []
-    first = next((at for at, level in enumerate(levels) if level), 0)
-    first = integer(port, _FIRST, first)
-    count = integer(port, _LAST, len(levels) - first - 1 if table else 0) + 1
+    levels = np.array(table.levels) if table else np.zeros(0, dtype=np.int64)
+    present = np.flatnonzero(levels)
+    first = integer(port, _FIRST, int(present[0]) if table else 0)
+    count = integer(port, _LAST, int(present[-1]) - first if table else 0) + 1
     if first + count > ALPHABET:
         raise CompressError("holds a table of more than 256 symbols")
     steps = 1
     if not power_of_two:
         index = _STEPS.index(table.steps) if table else 0
         steps = _STEPS[choice(port, _STEP, 2, index)]
-    read = [0] * first
-    before, turn, absent = integer(port, _TOP, levels[first] if table else 0), 0, 0
-    read.append(before)
-    for place in range(first + 1, first + count):
-        level = levels[place] if table else 0
-        absent = port.bit(_ABSENT << 8 | absent, int(level == 0))
-        if absent:
-            read.append(0)
-            continue
-        moved = 1 - port.bit(_SAME << 8 | turn, int(level == before))
-        if moved:
-            down = port.bit(_SIGN << 8 | turn, int(level < before))
-            size = 1 + integer(port, _SIZE, abs(level - before) - 1 if table else 0)
-            before += -size if down else size
-            turn = 1 + down
-        else:
-            turn = 0
-        read.append(before)
+    top = integer(port, _TOP, int(levels[first]) if table else 0)
+    moves = _moves(levels[first : first + count]) if table else None
+    moves = port.symbols(TABLES, count - 1, moves)
     if table:
         return table
-    if min(read) < 0 or max(read) == 0:
+    read = np.zeros(first + count, dtype=np.int64)
+    read[first] = min(top, ALPHABET)
+    there = np.flatnonzero(moves != _ABSENT) + first + 1
+    folded = np.maximum(moves[there - first - 1].astype(np.int64) - 1, 0)
+    read[there] = read[first] + np.cumsum(np.where(folded & 1, -(folded + 1 >> 1), folded >> 1))
+    if read[first] == 0 or (len(there) and int(read[there].min()) <= 0):
         raise CompressError("holds a table with impossible shares")
     return _of_lengths(read) if power_of_two else _of_levels(read, steps)
 
 
 def stored_bits(table: Table) -> float:
-    """What :func:`transfer` spends on ``table`` when no context has learned anything yet."""
-    meter = Meter()
-    transfer(meter, table, power_of_two=table.steps == 0)
-    return meter.bits
+    """About what :func:`transfer` spends on ``table``."""
+    levels = np.array(table.levels)
+    present = np.flatnonzero(levels)
+    return 18 + entropy_bits(_moves(levels[present[0] : present[-1] + 1]))
 
 
-def _of_levels(levels: list[int], steps: int) -> Table:
-    if max(levels) > steps * _DEEPEST + 1:
+def _moves(levels: Shares) -> Symbols:
+    """Each level but the first: 0 as the one before, 1 absent, else 2 more than 0, -1, 1, -2 ...
+
+    An absent level is no level before another.
+    """
+    there = np.flatnonzero(levels)
+    steps = np.diff(levels[there])
+    moves = np.full(len(levels), _ABSENT, dtype=np.uint8)
+    moves[there[1:]] = np.where(steps == 0, 0, np.where(steps < 0, -2 * steps, 2 * steps + 1))
+    return moves[1:]
+
+
+def _of_levels(levels: Shares, steps: int) -> Table:
+    if int(levels.max()) > steps * _DEEPEST + 1:
         raise CompressError("holds a table with impossible shares")
-    weights = [
-        _EIGHTHS[(level - 1) * 8 // steps % 8] >> (level - 1) // steps if level else 0
-        for level in levels
-    ]
-    return Table(normalize(np.array(weights, dtype=np.int64)), steps, tuple(levels))
+    weights = _WEIGHTS[steps][levels]
+    return Table(normalize(weights), steps, tuple(levels.tolist()))
 
 
-def _of_lengths(levels: list[int]) -> Table:
-    if max(levels) > PRECISION + 1:
+def _of_lengths(levels: Shares) -> Table:
+    if int(levels.max()) > PRECISION + 1:
         raise CompressError("holds a code that is too long")
-    shares = np.array([TOTAL >> level - 1 if level else 0 for level in levels], dtype=np.int64)
-    if shares.sum() != TOTAL:
+    shares = np.where(levels > 0, TOTAL >> np.maximum(levels - 1, 0), 0)
+    if int(shares.sum()) != TOTAL:
         raise CompressError("holds lengths that are no prefix code")
-    return Table(shares, 0, tuple(levels))
+    return Table(shares, 0, tuple(levels.tolist()))

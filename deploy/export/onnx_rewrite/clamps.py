@@ -49,7 +49,7 @@ def _bounds(graph: Graph, clamp: Any) -> tuple[float, float] | None:
             return None
         found.append(float(value.reshape(())))
     low, high = found
-    return (low, high) if low <= high else None  # False for NaN, too
+    return (low, high) if low <= high else None  # nor NaN
 
 
 def _implies(graph: Graph, reader: Any, clamped: str, low: float, high: float) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -177,7 +178,9 @@ def test_onnx_is_valid(exported: Exported, variant: str) -> None:
 
 def _no_shared_qparams(path: Path) -> int:
     known, nodes = _initializers(path), _weight_dequantizers(path)
-    assert all(known[n.input[0]].data_type == onnx.TensorProto.INT8 for n in nodes)
+    # A scalar is an operand of elementwise arithmetic and has the activations' type.
+    weights = [known[n.input[0]] for n in nodes if known[n.input[0]].dims]
+    assert all(weight.data_type == onnx.TensorProto.INT8 for weight in weights)
     qparams = [name for node in nodes for name in node.input]
     assert len(qparams) == len(set(qparams))
     names = [tensor.name for tensor in onnx.load(path).graph.initializer]
@@ -190,6 +193,47 @@ def test_int8_weights_are_int8_in_onnx(exported: Exported) -> None:
     assert _no_shared_qparams(path) == 4
     floats = [t for t in _initializers(path).values() if t.data_type == onnx.TensorProto.FLOAT]
     assert max(int(np.prod(tensor.dims)) for tensor in floats) == 8  # biases and scales only
+
+
+def _kernels(path: Path, folder: Path) -> set[str]:
+    """What ONNX Runtime makes of the model on this machine."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    onnxruntime.InferenceSession(str(path), options)
+    return {node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node}
+
+
+def test_onnx_runtime_runs_convolutions_and_sums_as_integers(
+    exported: Exported, tmp_path: Path
+) -> None:
+    kernels = _kernels(exported.of("int8", Format.ONNX).path, tmp_path)
+    assert {"QLinearConv", "QLinearAdd", "QGemm"} <= kernels
+    assert not kernels & {"Conv", "FusedConv", "Add", "Gemm", "Clip", "Pad"}
+
+
+def _activation_types(path: Path) -> set[int]:
+    known = _initializers(path)
+    nodes = onnx.load(path).graph.node
+    return {known[n.input[2]].data_type for n in nodes if n.op_type == "QuantizeLinear"}
+
+
+def test_activations_are_stored_as_asked(exported: Exported, tmp_path: Path) -> None:
+    """The .ort has int8 in both cases: its kernels are ARM's, and on x86 those do not saturate."""
+    asked = OnnxTarget(format=Format.ONNX, activations="int8")
+    signed = {
+        w.format: w.path
+        for w in EXPORTERS[Format.ONNX](exported.made.program, asked, tmp_path, "int8")
+    }
+    unsigned = exported.of("int8", Format.ONNX).path
+    assert _activation_types(signed[Format.ONNX]) == {onnx.TensorProto.INT8}
+    assert _activation_types(unsigned) == {onnx.TensorProto.UINT8}
+    assert signed[Format.ORT].read_bytes() == exported.of("int8", Format.ORT).path.read_bytes()
+    samples = list(task_of(seeded(Small)).evaluation)
+    both = [
+        run_all(RUNTIMES[Format.ONNX](path), samples) for path in (signed[Format.ONNX], unsigned)
+    ]
+    assert compare(*both, NO_TARGET, [None] * len(samples)).max_abs_diff == 0
 
 
 @pytest.fixture(scope="module")

@@ -633,6 +633,25 @@ def test_a_model_without_quantized_activations_is_left_alone() -> None:
     assert rewritten(draft.model(draft.clip(conv, 0.0, 6.0), rows))[1] == {}
 
 
+def test_only_constants_that_nobody_reads_any_more_go() -> None:
+    """A branch reads one of those that stay; the other is a default that a caller may override."""
+    draft = Draft()
+    in_branch, default = draft.constant([1.0]), draft.constant([2.0])
+    draft.inputs.append(helper.make_tensor_value_info(default, TensorProto.FLOAT, [1]))
+    out = helper.make_tensor_value_info("branch_out", TensorProto.FLOAT, None)
+    body = helper.make_graph([helper.make_node("Neg", [in_branch], ["branch_out"])], "b", [], [out])
+    condition = draft.constant(True, np.bool_)
+    branch = draft.node("If", condition, then_branch=body, else_branch=body)
+    before = draft.model(draft.pair(draft.clip("x", -1e9, 1e9), 0.25, 3), branch)
+    after, done = rewritten(before)
+    assert done == {"dropped_clamps": 1, "unsigned": 1}
+    names = {tensor.name for tensor in after.graph.initializer}
+    read = {name for node in after.graph.node for name in node.input} - {"x"}
+    made = {name for node in after.graph.node for name in node.output}
+    assert names == (read - made) | {in_branch, default}
+    assert_same_integers(before, after, images())
+
+
 # Whole blocks
 
 

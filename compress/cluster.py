@@ -1,0 +1,294 @@
+"""Weight sharing: the weights of a layer, or of a group of its channels, have a few values.
+
+Sources: Han, Mao & Dally, *Deep Compression* (arXiv 1510.00149) for shared weights and the training
+of centroids by their summed gradients; Choi et al., *Towards the Limit of Network Quantization*
+(arXiv 1612.01543) for k-means weighted by the diagonal of the Hessian.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from compress import constraints, importance, kmeans
+from compress.bit_allocation import Choice, allocate
+from compress.constraints import SharedValues
+from compress.errors import CompressError
+from compress.fine_tune import FineTuning, fine_tune
+from compress.recipe import State, StepConfig, handles
+from compress.weights import Weight, overridden, weights_of
+
+WIDTHS = (1, 2, 3, 4, 6)
+"""Bits among which ``mean_bits`` chooses: those that Core ML has palettes for, without 8."""
+
+
+class Table(BaseModel):
+    """The size of a layer's tables; ``bits`` or ``clusters`` is given.
+
+    ``clusters``: non-zero values. ``bits``: width of an index; a zero takes one of the 2^bits
+    places where the layer has zeros. ``group_size``: output channels that share a table; the
+    nearest number that divides the channels is taken.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bits: int | None = Field(default=None, ge=1, le=8)
+    clusters: int | None = Field(default=None, ge=1, le=4096)
+    group_size: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Table:
+        if not self._has_one_size():
+            raise ValueError("exactly one of bits and clusters must be given")
+        return self
+
+    def _has_one_size(self) -> bool:
+        return (self.bits is None) != (self.clusters is None)
+
+
+class Cluster(Table, StepConfig):
+    """Replace the weights that are not zero by the nearest of a few values; zeros stay zero.
+
+    ``mean_bits`` instead of ``bits`` gives each layer a width of its own such that indices and
+    tables take so many bits a weight on average, by ``importance``.
+    """
+
+    kind: Literal["cluster"] = "cluster"
+    mean_bits: float | None = Field(default=None, gt=0, le=8)
+    init: kmeans.Init = "exact"
+    importance: Literal["none", "fisher"] = "none"
+    importance_samples: int = Field(default=64, ge=1)
+    float16_values: bool = True
+    layers: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    overrides: dict[str, Table] = Field(default_factory=dict)
+    fine_tune: FineTuning | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Cluster:
+        if self.mean_bits is not None and self.importance == "none":
+            raise ValueError("mean_bits weighs layers against each other by importance: fisher")
+        return self
+
+    def _has_one_size(self) -> bool:
+        sizes = (self.bits, self.clusters, self.mean_bits)
+        if sum(size is not None for size in sizes) != 1:
+            raise ValueError("exactly one of bits, clusters and mean_bits must be given")
+        return True
+
+
+@handles(Cluster)
+def cluster(state: State, config: Cluster) -> State:
+    """Put a codebook on each selected weight, train the centroids where asked."""
+    model = state.float_model()
+    weights = weights_of(model, config.layers, config.exclude)
+    if not weights:
+        raise CompressError("no layer is left to cluster", where="exclude")
+    own = overridden(model, weights, config.overrides)
+    scores: importance.Scores = {}
+    if config.importance == "fisher":
+        scores = importance.fisher(
+            model, state.task, weights, state.run, count=config.importance_samples
+        )
+    plans = [
+        _Plan.of(weight, own.get(weight.full_name, config), scores.get(weight.full_name))
+        for weight in weights
+    ]
+    notes = []
+    if config.mean_bits is not None:
+        free = [plan for plan in plans if plan.weight.full_name not in own]
+        notes.append(_allocate(free, config.mean_bits, config.float16_values))
+    rows = []
+    for number, plan in enumerate(plans):
+        state.run.say(f"clustering {plan.weight.full_name} ({number + 1} of {len(plans)})")
+        seed = state.run.derived_seed("cluster", plan.weight.full_name) & 0xFFFFFFFF
+        rows.append(_share(plan, config, seed))
+    notes = [*_summary(rows), *notes]
+    if config.fine_tune is not None:
+        notes.append(fine_tune(model, state.task, config.fine_tune, state.run).words())
+    return replace(state, notes=tuple(notes))
+
+
+@dataclass
+class _Plan:
+    """One weight: which of its elements share a table, and how many values that may have."""
+
+    weight: Weight
+    groups: int
+    values: int
+    scores: Tensor | None
+    has_zeros: bool
+
+    @classmethod
+    def of(cls, weight: Weight, table: Table, scores: Tensor | None) -> _Plan:
+        value = weight.value
+        channels = value.shape[weight.out_axis]
+        groups = 1 if table.group_size is None else _groups(channels, table.group_size)
+        plan = cls(weight, groups, 0, scores, bool((value == 0).any()))
+        # Where mean_bits is asked for, the allocation says later how many.
+        plan.values = table.clusters or plan.values_of(table.bits or 1)
+        return plan
+
+    def values_of(self, bits: int) -> int:
+        """Non-zero values that indices of so many bits leave room for."""
+        return max((1 << bits) - self.has_zeros, 1)
+
+    def split(self, tensor: Tensor) -> NDArray[Any]:
+        """[groups, elements] of a tensor of the weight's shape."""
+        moved = tensor.detach().movedim(self.weight.out_axis, 0)
+        return moved.reshape(self.groups, -1).float().numpy()
+
+    def join(self, indices: NDArray[Any]) -> Tensor:
+        """The other way round."""
+        shape = self.weight.value.movedim(self.weight.out_axis, 0).shape
+        return torch.from_numpy(indices).view(shape).movedim(0, self.weight.out_axis)
+
+    def points(self) -> list[kmeans.Points | None]:
+        """What is to be clustered in each group; None where all of it is zero."""
+        values = self.split(self.weight.value)
+        scores = [None] * self.groups if self.scores is None else self.split(self.scores)
+        found: list[kmeans.Points | None] = []
+        for row, score in zip(values, scores, strict=True):
+            alive = row != 0
+            some = None if score is None else score[alive]
+            found.append(kmeans.Points.of(row[alive], some) if alive.any() else None)
+        return found
+
+    def mean_scores(self) -> list[float]:
+        """Mean importance of what is not zero in each group; 0 where all is."""
+        assert self.scores is not None
+        values, scores = self.split(self.weight.value), self.split(self.scores)
+        pairs = zip(values, scores, strict=True)
+        return [
+            float(s[v != 0].mean(dtype=np.float64)) if (v != 0).any() else 0.0 for v, s in pairs
+        ]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What one weight became: sizes in bits, sums over its elements."""
+
+    name: str
+    values: int
+    groups: int
+    index_bits: int
+    table_bits: int
+    elements: int
+    signal: float
+    noise: float
+    half: bool
+
+
+def _groups(channels: int, size: int) -> int:
+    """Number of equal groups whose size is nearest to ``size``, as a ratio; the larger of two."""
+    sizes = [n for n in range(1, channels + 1) if channels % n == 0]
+    best = min(sizes, key=lambda n: (abs(math.log(n / size)), -n))
+    return channels // best
+
+
+def _share(plan: _Plan, config: Cluster, seed: int) -> _Row:
+    weight = plan.weight
+    before = weight.value.clone()
+    tables = [
+        np.zeros(0) if points is None else kmeans.kmeans(points, plan.values, config.init, seed)
+        for points in plan.points()
+    ]
+    half = config.float16_values and _fit_half(tables, before)
+    if half:
+        with np.errstate(over="ignore"):
+            tables = [np.unique(t.astype(np.float16).astype(np.float64)) for t in tables]
+    codebook = torch.zeros(plan.groups, plan.values)
+    indices = np.zeros((plan.groups, before.numel() // plan.groups), dtype=np.int32)
+    for group, (row, table) in enumerate(zip(plan.split(before), tables, strict=True)):
+        codebook[group, : len(table)] = torch.from_numpy(table).float()
+        alive = row != 0
+        if len(table):
+            indices[group, alive] = kmeans.nearest(row[alive].astype(np.float64), table) + 1
+    constraints.release(weight.holders)
+    shared = SharedValues(
+        plan.join(indices), plan.values, groups=plan.groups, axis=weight.out_axis, half=half
+    )
+    constraints.constrain(weight.holders, shared)
+    with torch.no_grad():
+        weight.original.copy_(codebook)
+    places = plan.values + plan.has_zeros
+    return _Row(
+        weight.full_name,
+        plan.values,
+        plan.groups,
+        before.numel() * max(math.ceil(math.log2(places)), 1),
+        plan.groups * plan.values * (16 if half else 32),
+        before.numel(),
+        float(before.double().square().sum()),
+        float((before - weight.value).double().square().sum()),
+        half,
+    )
+
+
+def _fit_half(tables: Sequence[NDArray[Any]], weight: Tensor) -> bool:
+    """Whether float16 holds these values to 2^-10 of the layer's root mean square."""
+    values = np.concatenate(tables)
+    if not len(values):
+        return True
+    limit = 2**-10 * float(weight[weight != 0].double().square().mean().sqrt())
+    with np.errstate(over="ignore"):
+        away = np.abs(values.astype(np.float16).astype(np.float64) - values)
+    return bool((away <= limit).all())
+
+
+def _allocate(plans: Sequence[_Plan], mean_bits: float, half: bool) -> str:
+    """Choose a width for each weight; the notes' line says how often which was chosen."""
+    choices = []
+    for plan in plans:
+        counts = [plan.values_of(bits) for bits in WIDTHS]
+        errors = dict.fromkeys(counts, 0.0)
+        for points, mean in zip(plan.points(), plan.mean_scores(), strict=True):
+            if points is None:
+                continue
+            found = kmeans.optima(points, counts, limit=512)
+            for count in counts:
+                # Points carry weights relative to their group's mean; layers compete in absolute.
+                errors[count] += mean * kmeans.distortion(points, found[count])
+        layer: list[Choice] = []
+        for bits, count in zip(WIDTHS, counts, strict=True):
+            size = plan.weight.value.numel() * bits + plan.groups * count * (16 if half else 32)
+            layer.append((float(size), errors[count]))
+        choices.append(layer)
+    budget = mean_bits * sum(plan.weight.value.numel() for plan in plans)
+    chosen = [WIDTHS[index] for index in allocate(choices, budget)]
+    for plan, bits in zip(plans, chosen, strict=True):
+        plan.values = plan.values_of(bits)
+    often = ", ".join(f"{chosen.count(b)} of {b} bits" for b in WIDTHS if b in chosen)
+    return f"widths for {mean_bits:g} bits a weight: {often}"
+
+
+def _summary(rows: Sequence[_Row]) -> list[str]:
+    elements = sum(row.elements for row in rows)
+    bits = sum(row.index_bits + row.table_bits for row in rows)
+    worst = max(rows, key=lambda row: row.noise / max(row.signal, 1e-30))
+    shown = list(rows) if len(rows) <= 8 else [worst]
+    layers = ", ".join(
+        f"{r.name} {r.values} values x {r.groups} tables ({_decibels(r)})" for r in shown
+    )
+    notes = [
+        f"{len(rows)} layers share values, {bits / elements:.2f} bits a weight with tables "
+        f"({bits / 8:.0f} bytes, float32 {4 * elements}); "
+        + (layers if len(shown) == len(rows) else f"worst: {layers}"),
+    ]
+    if wide := [row.name for row in rows if not row.half]:
+        notes.append(f"float32 values in {', '.join(wide[:5])}{' ...' if len(wide) > 5 else ''}")
+    return notes
+
+
+def _decibels(row: _Row) -> str:
+    if row.noise == 0:
+        return "exact"
+    return f"{10 * math.log10(row.signal / row.noise):.1f} dB"
