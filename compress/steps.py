@@ -4,5 +4,6 @@ from compress import binarize as binarize
 from compress import clip as clip
 from compress import cluster as cluster
 from compress import fine_tune as fine_tune
+from compress import fold as fold
 from compress import quantize as quantize
 from compress import sparsify as sparsify
