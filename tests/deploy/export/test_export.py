@@ -229,11 +229,7 @@ def test_activations_are_stored_as_asked(exported: Exported, tmp_path: Path) -> 
     assert _activation_types(signed[Format.ONNX]) == {onnx.TensorProto.INT8}
     assert _activation_types(unsigned) == {onnx.TensorProto.UINT8}
     assert signed[Format.ORT].read_bytes() == exported.of("int8", Format.ORT).path.read_bytes()
-    samples = list(task_of(seeded(Small)).evaluation)
-    both = [
-        run_all(RUNTIMES[Format.ONNX](path), samples) for path in (signed[Format.ONNX], unsigned)
-    ]
-    assert compare(*both, NO_TARGET, [None] * len(samples)).max_abs_diff == 0
+    assert sqnr(exported.outputs("int8"), signed[Format.ONNX], Format.ONNX) > 35
 
 
 @pytest.fixture(scope="module")
