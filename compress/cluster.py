@@ -26,8 +26,8 @@ from compress.fine_tune import FineTuning, fine_tune
 from compress.recipe import State, StepConfig, handles
 from compress.weights import Weight, overridden, weights_of
 
-WIDTHS = (1, 2, 3, 4, 6)
-"""Bits among which ``mean_bits`` chooses: those that Core ML has palettes for, without 8."""
+WIDTHS = (1, 2, 3, 4, 6, 8)
+"""Bits among which ``mean_bits`` chooses: those that Core ML has palettes for."""
 
 
 class Table(BaseModel):
@@ -234,14 +234,15 @@ def _share(plan: _Plan, config: Cluster, seed: int) -> _Row:
 
 
 def _fit_half(tables: Sequence[NDArray[Any]], weight: Tensor) -> bool:
-    """Whether float16 holds these values to 2^-10 of the layer's root mean square."""
+    """Whether float16 holds these values to its own precision, or 2^-10 of the layer's RMS."""
     values = np.concatenate(tables)
     if not len(values):
         return True
     limit = 2**-10 * float(weight[weight != 0].double().square().mean().sqrt())
+    limits = np.maximum(limit, 2**-11 * np.abs(values))
     with np.errstate(over="ignore"):
         away = np.abs(values.astype(np.float16).astype(np.float64) - values)
-    return bool((away <= limit).all())
+    return bool((away <= limits).all())
 
 
 def _allocate(plans: Sequence[_Plan], mean_bits: float, half: bool) -> str:
@@ -253,7 +254,7 @@ def _allocate(plans: Sequence[_Plan], mean_bits: float, half: bool) -> str:
         for points, mean in zip(plan.points(), plan.mean_scores(), strict=True):
             if points is None:
                 continue
-            found = kmeans.optima(points, counts, limit=512)
+            found = _quick(points, counts)
             for count in counts:
                 # Points carry weights relative to their group's mean; layers compete in absolute.
                 errors[count] += mean * kmeans.distortion(points, found[count])
@@ -268,6 +269,16 @@ def _allocate(plans: Sequence[_Plan], mean_bits: float, half: bool) -> str:
         plan.values = plan.values_of(bits)
     often = ", ".join(f"{chosen.count(b)} of {b} bits" for b in WIDTHS if b in chosen)
     return f"widths for {mean_bits:g} bits a weight: {often}"
+
+
+def _quick(points: kmeans.Points, counts: Sequence[int]) -> dict[int, kmeans.Floats]:
+    """Centroids that are good enough to compare widths by."""
+    few = [count for count in counts if count < 64]
+    found = kmeans.optima(points, few, limit=512)
+    for count in counts:
+        if count not in found:
+            found[count] = kmeans.kmeans(points, count, "density")
+    return found
 
 
 def _summary(rows: Sequence[_Row]) -> list[str]:
