@@ -31,7 +31,7 @@ WIDTHS = (1, 2, 3, 4, 6, 8)
 
 
 class Table(BaseModel):
-    """The size of a layer's tables; ``bits`` or ``clusters`` is given.
+    """The size of a layer's tables; ``bits`` or ``clusters`` is given, or ``mean_bits`` decides.
 
     ``clusters``: non-zero values. ``bits``: width of an index; a zero takes one of the 2^bits
     places where the layer has zeros. ``group_size``: output channels that share a table; the
@@ -46,12 +46,18 @@ class Table(BaseModel):
 
     @model_validator(mode="after")
     def _one_size(self) -> Table:
-        if not self._has_one_size():
-            raise ValueError("exactly one of bits and clusters must be given")
+        self._check()
         return self
 
-    def _has_one_size(self) -> bool:
-        return (self.bits is None) != (self.clusters is None)
+    def _check(self) -> None:
+        given = (self.bits is not None) + (self.clusters is not None)
+        if given > 1 or (given == 0 and self.group_size is None):
+            raise ValueError("exactly one of bits and clusters must be given")
+
+    @property
+    def sized(self) -> bool:
+        """Whether it says how many values there are."""
+        return self.bits is not None or self.clusters is not None
 
 
 class Cluster(Table, StepConfig):
@@ -76,13 +82,14 @@ class Cluster(Table, StepConfig):
     def _sound(self) -> Cluster:
         if self.mean_bits is not None and self.importance == "none":
             raise ValueError("mean_bits weighs layers against each other by importance: fisher")
+        if self.mean_bits is None and not all(table.sized for table in self.overrides.values()):
+            raise ValueError("exactly one of bits and clusters must be given in each override")
         return self
 
-    def _has_one_size(self) -> bool:
+    def _check(self) -> None:
         sizes = (self.bits, self.clusters, self.mean_bits)
         if sum(size is not None for size in sizes) != 1:
             raise ValueError("exactly one of bits, clusters and mean_bits must be given")
-        return True
 
 
 @handles(Cluster)
@@ -104,7 +111,7 @@ def cluster(state: State, config: Cluster) -> State:
     ]
     notes = []
     if config.mean_bits is not None:
-        free = [plan for plan in plans if plan.weight.full_name not in own]
+        free = [p for p in plans if not own.get(p.weight.full_name, config).sized]
         notes.append(_allocate(free, config.mean_bits, config.float16_values))
     rows = []
     for number, plan in enumerate(plans):
@@ -273,7 +280,7 @@ def _allocate(plans: Sequence[_Plan], mean_bits: float, half: bool) -> str:
 
 def _quick(points: kmeans.Points, counts: Sequence[int]) -> dict[int, kmeans.Floats]:
     """Centroids that are good enough to compare widths by."""
-    few = [count for count in counts if count < 64]
+    few = [count for count in counts if count < 32]
     found = kmeans.optima(points, few, limit=512)
     for count in counts:
         if count not in found:
