@@ -17,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress import constraints, importance, kmeans
 from compress.bit_allocation import Choice, allocate
 from compress.constraints import SharedValues
 from compress.errors import CompressError
 from compress.fine_tune import FineTuning, fine_tune
+from compress.fold import foldable
 from compress.recipe import State, StepConfig, handles
 from compress.weights import Weight, overridden, weights_of
 
@@ -100,6 +102,7 @@ def cluster(state: State, config: Cluster) -> State:
     if not weights:
         raise CompressError("no layer is left to cluster", where="exclude")
     own = overridden(model, weights, config.overrides)
+    notes = _norms_behind(state, weights)
     scores: importance.Scores = {}
     if config.importance == "fisher":
         scores = importance.fisher(
@@ -109,7 +112,6 @@ def cluster(state: State, config: Cluster) -> State:
         _Plan.of(weight, own.get(weight.full_name, config), scores.get(weight.full_name))
         for weight in weights
     ]
-    notes = []
     if config.mean_bits is not None:
         free = [p for p in plans if not own.get(p.weight.full_name, config).sized]
         notes.append(_allocate(free, config.mean_bits, config.float16_values))
@@ -122,6 +124,20 @@ def cluster(state: State, config: Cluster) -> State:
     if config.fine_tune is not None:
         notes.append(fine_tune(model, state.task, config.fine_tune, state.run).words())
     return replace(state, notes=tuple(notes))
+
+
+def _norms_behind(state: State, weights: Sequence[Weight]) -> list[str]:
+    model = state.float_model()
+    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return []
+    pairs = foldable(model, state.task.example_inputs)
+    torn = {pair.full_name for pair, _ in pairs} & {weight.full_name for weight in weights}
+    if not torn:
+        return []
+    return [
+        f"{len(torn)} of these layers have a batch norm behind them; exporters scale each channel "
+        "by it, after which no few values are left: put fold_batch_norm before cluster"
+    ]
 
 
 @dataclass
