@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.capture import capture
 from compress.constraints import Masked, materialize, original_of
+from compress.errors import CompressError
 from compress.recipe import State, StepConfig, handles
 from compress.task import Inputs
 from compress.weights import Weight, weights_of
@@ -46,13 +47,16 @@ def fold_batch_norm(model: nn.Module, example_inputs: Inputs) -> list[str]:
     """Fold in place; returns the names of the layers that took up a batch normalisation.
 
     Left alone are: norms that use the statistics of the batch, layers or norms that run more than
-    once or share weights, and layers whose weights share values. Masks hold.
+    once or share weights, and layers whose weights share values. Masks hold. Raises
+    ``CompressError`` where a layer's own code does not read the bias that it now needs.
     """
     folded = []
     for layer, norm in foldable(model, example_inputs):
         _fold(layer, norm)
         _replace(model, norm, nn.Identity())
         folded.append(layer.layer)
+    if folded:
+        _refuse_unread(model, example_inputs, folded)
     return folded
 
 
@@ -122,6 +126,18 @@ def _add_bias(weight: Weight, factor: Tensor, shift: Tensor) -> None:
     else:
         bias = original_of(module, "bias")
         bias.copy_(bias.double() * factor + shift)
+
+
+def _refuse_unread(model: nn.Module, example_inputs: Inputs, layers: list[str]) -> None:
+    program = capture(materialize(copy.deepcopy(model)).eval(), example_inputs)
+    names = program.graph_signature.inputs_to_parameters
+    read = {names[node.name] for node in program.graph.nodes if node.users and node.name in names}
+    if ignored := [layer for layer in layers if f"{layer}.bias" not in read]:
+        raise CompressError(
+            "the layer's own forward() ignores a bias, so no batch norm can be folded into it",
+            where=", ".join(ignored[:3]),
+            hint="Pass self.bias on in its forward(), or leave fold_batch_norm out.",
+        )
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:

@@ -8,5 +8,6 @@ from compress import cluster as cluster
 from compress import factorize as factorize
 from compress import fine_tune as fine_tune
 from compress import fold as fold
+from compress import imitate as imitate
 from compress import quantize as quantize
 from compress import sparsify as sparsify

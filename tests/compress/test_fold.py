@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.cluster import Cluster, cluster
+from compress.errors import CompressError
 from compress.fold import FoldBatchNorm, fold_batch_norm, fold_batch_norm_step
 from compress.recipe import State
 from compress.sparsify import Prune, prune
@@ -76,9 +77,21 @@ def test_the_function_is_the_same(keep: float | None) -> None:
         assert len(weight.constrained_by) == (0 if keep is None else 1)
 
 
+class Unbiased(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight)
+
+
+def test_a_layer_that_ignores_its_bias_is_refused() -> None:
+    model = nn.Sequential(Unbiased(3, 4, 1, bias=False), nn.BatchNorm2d(4)).eval()
+    with pytest.raises(CompressError, match=r"^0: the layer's own forward\(\) ignores a bias"):
+        fold_batch_norm(model, images(1, 1)[0])
+
+
 def test_shared_values_are_not_torn_apart() -> None:
     task = task_of(norms())
     state = cluster(State(task, norms(), None), Cluster(bits=2, layers=("stem",)))
     folded = fold_batch_norm(state.float_model(), task.example_inputs)
     assert folded == ["depthwise", "up", "head"]
     assert len(state.float_model().stem.weight.unique()) == 4
+    assert state.notes[-1].startswith("1 of these layers have a batch norm behind them")
