@@ -78,9 +78,7 @@ class Row:
         return 8 * self.packed_bytes / count if count else None
 
 
-def pack(
-    tensors: Mapping[str, Tensor], *, coder: Coder = "auto", metadata: bytes = b""
-) -> bytes:
+def pack(tensors: Mapping[str, Tensor], *, coder: Coder = "auto", metadata: bytes = b"") -> bytes:
     """The container of ``tensors``, in their order; the same input gives the same bytes.
 
     Args:
@@ -176,7 +174,7 @@ def _sections(named: Mapping[str, Tensor], coder: int, metadata: bytes) -> Secti
         shape = tuple(tensor.shape)
         same = number
         if len(words):
-            same = seen.setdefault((form, shape, hashlib.sha256(words).digest()), number)
+            same = seen.setdefault((form, shape, hashlib.sha256(words.data).digest()), number)
         if same < number:
             entries.append(_Entry(name, form, shape, same, None))
             continue
@@ -199,7 +197,7 @@ def _describe(port: Writer, entries: Sequence[_Entry], power_of_two: bool) -> by
     integer(port, _TENSORS, len(entries))
     before = ""
     for entry in entries:
-        _transfer(port, entry, before, [], RawReader(b""), power_of_two)
+        _transfer(port, entry, before, [], RawReader(b""), power_of_two=power_of_two)
         before = entry.name
     return port.finish()
 
@@ -218,7 +216,9 @@ def _read(sections: Sections, max_bytes: int) -> Iterator[tuple[_Entry, Tensor, 
     left = max_bytes
     for _ in range(count):
         before = entries[-1].name if entries else ""
-        entry = _transfer(port, None, before, entries, raw, power_of_two, left)
+        entry = _transfer(
+            port, None, before, entries, raw, power_of_two=power_of_two, max_bytes=left
+        )
         left -= elements.elements_in(entry.shape) * entry.form.size * entry.form.words
         entries.append(entry)
         if entry.name in names:
@@ -251,6 +251,7 @@ def _transfer(
     before: str,
     earlier: Sequence[_Entry],
     raw: RawReader,
+    *,
     power_of_two: bool,
     max_bytes: int = MAX_BYTES,
 ) -> _Entry:
@@ -263,8 +264,7 @@ def _transfer(
         raise CompressError("holds a dtype or shape that this version does not know")
     form = FORMS[number]
     shape = tuple(
-        integer(port, _DIMENSION, entry.shape[place] if entry else 0)
-        for place in range(dimensions)
+        integer(port, _DIMENSION, entry.shape[place] if entry else 0) for place in range(dimensions)
     )
     if elements.elements_in(tuple(max(size, 1) for size in shape)) > _MAX_EXTENT:
         raise CompressError("holds a shape that is too large")
@@ -285,7 +285,7 @@ def _transfer(
         return _Entry(name, form, shape, same, None, port.spent - start)
     header_bits = port.spent - start
     given = entry.coding if entry else None
-    coding = tensors.transfer(port, shape, words, form, given, raw, power_of_two=power_of_two)
+    coding = tensors.transfer(port, shape, words, form, given, raw=raw, power_of_two=power_of_two)
     return entry or _Entry(name, form, shape, None, coding, header_bits)
 
 

@@ -84,7 +84,11 @@ def choose(symbols: Symbols, *, power_of_two: bool) -> tuple[Block, float]:
     counts = np.bincount(symbols.reshape(-1), minlength=ALPHABET)
     table, bits = fit(counts, power_of_two=power_of_two)
     best = Block(rows, columns, (table,), None, symbols), bits + 1
-    if not _LEAST_ROWS <= rows <= _MOST_ROWS or columns < _LEAST_COLUMNS or table.constant is not None:
+    if (
+        not _LEAST_ROWS <= rows <= _MOST_ROWS
+        or columns < _LEAST_COLUMNS
+        or table.constant is not None
+    ):
         return best
     used = int(symbols.max()) + 1
     keys = symbols + np.arange(rows)[:, None] * used

@@ -40,8 +40,8 @@ class Run:
 class Hand:
     """Symbols ``first`` to ``first + steps * width`` of the sequence, dealt ``width`` at a time.
 
-    They belong to ``tables``; ``which`` says to which of these each symbol of a step belongs, and is
-    None where all belong to the only one.
+    They belong to ``tables``; ``which`` says to which of these each symbol of a step belongs, and
+    is None where all belong to the only one.
     """
 
     first: int
@@ -86,7 +86,9 @@ def deal(runs: Sequence[Run], width: int) -> Iterator[Hand]:
             continue
         last = int(np.searchsorted(ends, at + width - 1, "right"))
         counts = np.diff(np.clip(ends[run : last + 1], at, at + width), prepend=at)
-        yield Hand(at, 1, tuple(tables[run : last + 1]), np.repeat(np.arange(last - run + 1), counts))
+        yield Hand(
+            at, 1, tuple(tables[run : last + 1]), np.repeat(np.arange(last - run + 1), counts)
+        )
         at += width
 
 

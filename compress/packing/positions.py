@@ -2,10 +2,10 @@
 
 Relative indices are those of Han et al., *Deep Compression* (arXiv 1510.00149), with what their
 fixed number of index digits leaves on the table: within a segment (see
-:mod:`compress.packing.densities`) non-zeros are equally likely everywhere, so gaps are geometric with
-a known parameter, and their entropy is that of the mask itself, element by element. Coding the gaps
-therefore costs what arithmetic coding of the mask in the same contexts would, but one symbol a
-non-zero. The lowest digits of long gaps are even and are stored as they are. A gap beyond the table
+:mod:`compress.packing.densities`) non-zeros are equally likely everywhere, so gaps are geometric
+with a known parameter, and their entropy is that of the mask itself, element by element. Coding
+the gaps therefore costs what arithmetic coding of the mask in the same contexts would, but one
+symbol a non-zero. The lowest digits of long gaps are even and are stored as they are. A gap beyond the table
 is a filler, as in the paper, and then the rest.
 """
 
@@ -125,7 +125,7 @@ class _Gaps:
         steps = symbols.astype(np.int64) << self.shift
         weights = 1 << np.arange(self.shift - 1, -1, -1, dtype=np.int64)
         steps[ending] += digits.reshape(self.marked, self.shift) @ weights + 1
-        places = np.cumsum(steps)[ending] - 1
+        places: Numbers = np.cumsum(steps)[ending] - 1
         if places[-1] >= self.size:
             raise CompressError("holds gaps that do not add up")
         return places
@@ -152,7 +152,9 @@ class _Order:
         column_level = segment + 2 - row_level
         down, right = np.divmod(places - starts[block], self._columns_in[column_level])
         rows = self.row_order[self._rows_before[row_level] + down]
-        return rows * self._width + self.column_order[self._columns_before[column_level] + right]
+        columns = self.column_order[self._columns_before[column_level] + right]
+        found: Numbers = rows * self._width + columns
+        return found
 
     def places(self, rows: Numbers, columns: Numbers) -> tuple[Numbers, Numbers]:
         """The segment of each element and its place there."""
@@ -165,7 +167,7 @@ class _Order:
         down = _ranks(self.row_order)[rows] - self._rows_before[row_level]
         right = _ranks(self.column_order)[columns] - self._columns_before[column_level]
         width = self._columns_in[column_level]
-        return segments, starts[row_level, column_level] + down * width + right
+        return segments, (starts[row_level, column_level] + down * width + right).astype(np.int64)
 
     def _blocks(self, segment: int) -> tuple[Numbers, Numbers]:
         """Row levels of a segment's blocks that are not empty, and where each begins."""
@@ -184,9 +186,7 @@ def _ranks(order: Numbers) -> Numbers:
 def _all_gaps(levels: Densities, power_of_two: bool) -> list[_Gaps]:
     return [
         _Gaps.of(segment, size, marked, power_of_two)
-        for segment, (size, marked) in enumerate(
-            zip(levels.sizes, levels.marked, strict=True)
-        )
+        for segment, (size, marked) in enumerate(zip(levels.sizes, levels.marked, strict=True))
         if 0 < marked < size
     ]
 
@@ -217,8 +217,8 @@ def transfer(
     height: int,
     width: int,
     positions: Positions | None,
-    raw: RawReader,
     *,
+    raw: RawReader,
     power_of_two: bool,
 ) -> Positions:
     """Write what describes ``positions``, or read it (and its low digits) where it is None."""

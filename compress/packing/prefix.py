@@ -43,7 +43,8 @@ def encode(runs: Sequence[Run], symbols: Symbols) -> bytes:
     all_codes, all_lengths = np.concatenate(codes), np.concatenate(lengths)
     log = lanes_log(float(all_lengths.sum()), len(symbols))
     lanes = [
-        _bits(all_codes[lane :: 1 << log], all_lengths[lane :: 1 << log]) for lane in range(1 << log)
+        _bits(all_codes[lane :: 1 << log], all_lengths[lane :: 1 << log])
+        for lane in range(1 << log)
     ]
     sizes = b"".join(varint.write(len(lane)) for lane in lanes)
     return bytes([log]) + sizes + b"".join(lanes)

@@ -86,9 +86,7 @@ class _Mixed:
         starts = [table.starts for table in tables]
         bounds = [start + (at << PRECISION) for at, start in enumerate(starts)]
         shares = np.concatenate([table.shares for table in tables])
-        return cls(
-            np.concatenate(bounds), shares, np.concatenate(starts), which.reshape(2, lanes)
-        )
+        return cls(np.concatenate(bounds), shares, np.concatenate(starts), which.reshape(2, lanes))
 
     def look(self, half: int, slot: Numbers) -> tuple[Numbers, Numbers]:
         """The share that each lane's slot lies in, and how far from its start."""
@@ -119,7 +117,7 @@ def _pairs_backwards(
     width = 2 * lanes
     for hand in reversed(list(deal(runs, width))):
         sizes = [len(table.shares) for table in hand.tables]
-        offsets = np.cumsum(sizes) - sizes
+        offsets: Numbers = np.cumsum(sizes, dtype=np.int64) - sizes
         shares = np.concatenate([table.shares for table in hand.tables])
         starts = np.concatenate([table.starts for table in hand.tables])
         for step in reversed(range(hand.steps)):

@@ -74,7 +74,12 @@ def best(words: Words, rows: int, form: Form, *, power_of_two: bool) -> Vector:
     """The smallest of the three for ``words`` (flat, of ``rows`` equal rows)."""
     columns = len(words) // rows if rows else 0
     raw = Vector(
-        form, rows, columns, "raw", raw=(elements.bytes_from(words),), bits=8.0 * form.size * len(words)
+        form,
+        rows,
+        columns,
+        "raw",
+        raw=(elements.bytes_from(words),),
+        bits=8.0 * form.size * len(words),
     )
     if not len(words):
         return raw
@@ -104,7 +109,9 @@ def _planes(words: Words, rows: int, columns: int, form: Form, power_of_two: boo
     return Vector(form, rows, columns, "planes", tuple(blocks), tuple(raw), bits=bits)
 
 
-def _codebook(words: Words, rows: int, columns: int, form: Form, power_of_two: bool) -> list[Vector]:
+def _codebook(
+    words: Words, rows: int, columns: int, form: Form, power_of_two: bool
+) -> list[Vector]:
     if len(np.unique(words[:: max(1, len(words) // _SAMPLE)])) > _MOST_ENTRIES:
         return []
     entries, index = np.unique(words, return_inverse=True)
@@ -127,8 +134,8 @@ def transfer(
     rows: int,
     columns: int,
     vector: Vector | None,
-    raw: RawReader,
     *,
+    raw: RawReader,
     power_of_two: bool,
 ) -> Vector:
     """Write what describes ``vector``, or read it (and its raw bytes) where it is None."""
