@@ -4,8 +4,8 @@ After pruning, whole columns (inputs that carry little, such as the border of an
 differ in density by orders of magnitude. Each row and each column gets a level, the logarithm of
 its density in steps of an octave or half of one; an element's likelihood follows from the sum of
 its two levels (the product of the margins is the maximum-likelihood estimate of a model of rank
-one). Elements of equal sum are a *segment*: one density, which is stored exactly as a count. Level 0 is a
-row or column without any non-zero; no element of it is coded.
+one). Elements of equal sum are a *segment*: one density, which is stored exactly as a count. Level
+0 is a row or column without any non-zero; no element of it is coded.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ fixed number of index digits leaves on the table: within a segment (see
 :mod:`compress.packing.densities`) non-zeros are equally likely everywhere, so gaps are geometric
 with a known parameter, and their entropy is that of the mask itself, element by element. Coding
 the gaps therefore costs what arithmetic coding of the mask in the same contexts would, but one
-symbol a non-zero. The lowest digits of long gaps are even and are stored as they are. A gap beyond the table
-is a filler, as in the paper, and then the rest.
+symbol a non-zero. The lowest digits of long gaps are even and are stored as they are. A gap beyond
+the table is a filler, as in the paper, and then the rest.
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ def zipped(content: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore:No complete tensor found")
 @pytest.mark.parametrize("kind", ["float", "quantized", "odd"])
 def test_a_program_comes_back_equal(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     if kind == "quantized":

@@ -112,7 +112,7 @@ def test_gap_tables_are_whole(elements: int, data: st.DataObject, power_of_two: 
 
 
 def test_levels_are_octaves_on_every_machine() -> None:
-    assert tables._EIGHTHS == tuple(round(2**30 * 2 ** (-i / 8)) for i in range(8))
+    assert tuple(round(2**30 * 2 ** (-i / 8)) for i in range(8)) == tables._EIGHTHS
 
 
 @st.composite

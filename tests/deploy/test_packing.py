@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from compress.capture import capture, load_program
-from tests.compress.networks import Small, images, seeded
+from compress.capture import capture, forward_of, load_program
+from compress.task import Sample
+from deploy.export import EXPORTERS
+from deploy.export.options import PackedTarget
+from deploy.files import tree_digest
+from deploy.types import Artifact, Format, Status
+from deploy.verify.parity import ParityLimits, verify
+from tests.compress.networks import NO_TARGET, Small, images, seeded
 from tests.deploy.conftest import Answer
 
 Call = Callable[..., Answer]
@@ -84,3 +90,34 @@ def test_mistakes_are_one_line_and_leave_nothing(call: Call, model: Path, tmp_pa
         "m.psk",
         "damaged.psk",
     }
+
+
+def test_a_packed_target_is_exported_and_verified_bit_for_bit(tmp_path: Path) -> None:
+    program = capture(seeded(Small), images(1, 1)[0])
+    target = PackedTarget(format=Format.PACKED, coder="huffman")
+    (written,) = EXPORTERS[Format.PACKED](program, target, tmp_path, "int8")
+    assert (written.format, written.path) == (Format.PACKED, tmp_path / "int8.psk")
+    assert written.placement.reason
+    samples = [Sample(inputs) for inputs in images(3, 9)]
+    outputs = [forward_of(program)(sample.inputs) for sample in samples]
+    digest, size = tree_digest(written.path)
+    artifact = Artifact(
+        name="int8.packed",
+        variant="int8",
+        format=Format.PACKED,
+        path="int8.psk",
+        sha256=digest,
+        bytes=size,
+        inputs=(),
+        outputs=(),
+        source_sha256="",
+        tools={},
+        placement=written.placement,
+    )
+    limits = ParityLimits(max_abs_diff=0.0)
+    row = verify(artifact, written.path, samples, outputs, metric=NO_TARGET, limits=limits)
+    assert (row.status, row.reason) == (Status.OK, "")
+    written.path.write_bytes(written.path.read_bytes()[:-1])
+    row = verify(artifact, written.path, samples, outputs, metric=NO_TARGET, limits=limits)
+    assert row.status is Status.FAILED
+    assert "damaged or cut off" in row.reason
