@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from pathlib import Path
 from typing import get_args
@@ -41,11 +42,8 @@ def pack(model: Path, output: Path, coder: str, ui: Session) -> None:
     _check_other(model, output)
     ui.progress(f"packing {model}: {len(data):,} bytes")
     packed = archive.pack_file(data, where=str(model), coder=chosen)
-    ui.progress("checking that it comes back")
-    tensors = entropy.unpack(packed, max_bytes=1 << 62)
-    archive.unpack_file(packed, where=str(model), max_bytes=1 << 62)
     _write(output, packed)
-    _show(packed, tensors, len(data), ui)
+    _show(packed, len(data), ui)
     ui.say(f"{output}: {len(packed):,} bytes of {len(data):,} ({len(data) / len(packed):.2f} x)")
 
 
@@ -63,11 +61,12 @@ def unpack(packed: Path, output: Path, max_bytes: int, ui: Session) -> None:
     ui.say(f"{output}: {len(model):,} bytes")
 
 
-def _show(packed: bytes, tensors: dict[str, torch.Tensor], model_bytes: int, ui: Session) -> None:
+def _show(packed: bytes, model_bytes: int, ui: Session) -> None:
     rows = []
+    tensors = entropy.unpack(packed, max_bytes=sys.maxsize)
     original = deflated = 0
     coded = 0.0
-    for row in entropy.describe(packed, max_bytes=1 << 62):
+    for row in entropy.describe(packed, max_bytes=sys.maxsize):
         raw = tensors[row.name].reshape(-1).view(torch.uint8).numpy().tobytes()
         by_zlib = len(zlib.compress(raw, 9))
         original, deflated = original + len(raw), deflated + by_zlib

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -44,6 +45,11 @@ class Positions:
     """The symbols of each run, where the positions are about to be written."""
     bits: float = 0.0
 
+    @cached_property
+    def gaps(self) -> list[Gaps]:
+        """How each segment that is neither empty nor full is coded."""
+        return _all_gaps(self.densities, self.power_of_two)
+
     @property
     def count(self) -> int:
         """How many elements are marked."""
@@ -53,9 +59,7 @@ class Positions:
         """One run a segment that is neither empty nor full."""
         return [
             Run(gaps.table, gaps.marked + fillers)
-            for gaps, fillers in zip(
-                _all_gaps(self.densities, self.power_of_two), self.fillers, strict=True
-            )
+            for gaps, fillers in zip(self.gaps, self.fillers, strict=True)
         ]
 
     def coded(self) -> list[Symbols]:
@@ -68,7 +72,7 @@ class Positions:
         low = np.unpackbits(np.frombuffer(self.low, dtype=np.uint8))
         found = []
         at = at_low = 0
-        fillers = iter(self.fillers)
+        coded = iter(zip(self.gaps, self.fillers, strict=True))
         for segment, (size, marked) in enumerate(
             zip(self.densities.sizes, self.densities.marked, strict=True)
         ):
@@ -77,8 +81,8 @@ class Positions:
             if marked == size:
                 places = np.arange(size)
             else:
-                gaps = _Gaps.of(segment, size, marked, self.power_of_two)
-                end = at + marked + next(fillers)
+                gaps, fillers = next(coded)
+                end = at + marked + fillers
                 digits = low[at_low : at_low + marked * gaps.shift]
                 places = gaps.places(symbols[at:end], digits)
                 at, at_low = end, at_low + marked * gaps.shift
@@ -87,7 +91,7 @@ class Positions:
 
 
 @dataclass(frozen=True, eq=False)
-class _Gaps:
+class Gaps:
     """How gaps within one segment are coded."""
 
     segment: int
@@ -97,7 +101,7 @@ class _Gaps:
     table: Table
 
     @classmethod
-    def of(cls, segment: int, size: int, marked: int, power_of_two: bool) -> _Gaps:
+    def of(cls, segment: int, size: int, marked: int, power_of_two: bool) -> Gaps:
         shift = gap_shift(size, marked)
         table = geometric(size, marked, shift, power_of_two=power_of_two)
         return cls(segment, size, marked, shift, table)
@@ -183,9 +187,9 @@ def _ranks(order: Numbers) -> Numbers:
     return ranks
 
 
-def _all_gaps(levels: Densities, power_of_two: bool) -> list[_Gaps]:
+def _all_gaps(levels: Densities, power_of_two: bool) -> list[Gaps]:
     return [
-        _Gaps.of(segment, size, marked, power_of_two)
+        Gaps.of(segment, size, marked, power_of_two)
         for segment, (size, marked) in enumerate(zip(levels.sizes, levels.marked, strict=True))
         if 0 < marked < size
     ]

@@ -36,6 +36,12 @@ class Coding:
         """In words: ``raw``, ``planes``, ``codebook``, ``sparse raw`` ..."""
         return f"sparse {self.what.kind}" if self.where else self.what.kind
 
+    @property
+    def tables(self) -> int:
+        """How many tables its symbols have."""
+        blocks = sum(len(block.tables) for block in self.what.blocks if block)
+        return blocks + (len(self.where.gaps) if self.where else 0)
+
     def runs(self) -> list[Run]:
         """Runs of positions, then of values."""
         return [*(self.where.runs() if self.where else []), *self.what.runs()]

@@ -342,6 +342,18 @@ def test_the_limit_is_over_all_tensors() -> None:
         entropy.unpack(data, max_bytes=19_999)
 
 
+def test_tensors_and_tables_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = {"a": noise(0, 30, 30), "b": noise(1, 30, 30)}
+    data = entropy.pack(named)
+    for limit, message in (("_MAX_TABLES", "too many tables"), ("_MAX_TENSORS", "declares 2")):
+        with monkeypatch.context() as patched:
+            patched.setattr(entropy, limit, 1)
+            with pytest.raises(CompressError, match=message):
+                entropy.unpack(data)
+            with pytest.raises(CompressError, match="too many for one container"):
+                entropy.pack(named)
+
+
 def test_a_bomb_of_metadata_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = entropy.pack({}, metadata=bytes(1_000_000))
     assert len(data) < 1500
