@@ -83,8 +83,12 @@ class ChannelGroup:
         return self.size // self.units
 
     def filters(self) -> list[str]:
-        """The layers whose output channels these are."""
+        """The layers that make these channels."""
         return [part.layer for part in self.slices if part.side == "out"]
+
+    def mapped(self) -> list[str]:
+        """The layers and bare parameters that have an entry for each of these channels."""
+        return [part.layer for part in self.slices if part.side == "both"]
 
 
 Chosen = Sequence[tuple[ChannelGroup, Collection[int]]]
@@ -126,12 +130,15 @@ def find_groups(
         else:
             groups.append(group)
     trial = Trial(model, probe)
-    if not trial.holds(groups):
-        sound = [group for group in groups if trial.holds([group])]
-        mixed = [group for group in groups if group not in sound]
-        left |= {group.name: "its channels are reshaped, split or mixed" for group in mixed}
-        groups = sound if trial.holds(sound) else []
-    return groups, left
+    if trial.holds(groups):
+        return groups, left
+    sound: list[ChannelGroup] = []
+    for group in groups:
+        if trial.holds([*sound, group]):
+            sound.append(group)
+        else:
+            left[group.name] = "its channels are reshaped, split or mixed"
+    return sound, left
 
 
 def remove(model: nn.Module, chosen: Chosen) -> None:
@@ -269,7 +276,8 @@ class Trial:
                 return False
             a, b = left.double(), right.double()
             scale = max(float(a.abs().max()), 1e-30) if a.numel() else 1.0
-            if bool(((a - b).abs() > TOLERANCE[self.dtype] * scale).any()):
+            # NaN must not pass for equal.
+            if not bool(((a - b).abs() <= TOLERANCE[self.dtype] * scale).all()):
                 return False
         return True
 

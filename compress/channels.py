@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from compress import constraints
 from compress.budget import WORDS, Budget, Measure, count_macs, count_parameters, measure_of
@@ -47,7 +48,8 @@ class PruneChannels(StepConfig):
     ``budget`` is a share of the model as it enters the step. ``scope``: ``local`` takes the same
     share of every group of coupled layers, ``global`` ranks all channels together. ``per_gain``
     divides the importance of a channel by what its removal wins of the budget's figure (of MACs
-    where the figure is a measured cost), so that few valuable channels go and not many cheap ones.
+    where the figure is a measured cost), so that few valuable channels go and not many cheap ones;
+    None does so for ``taylor`` only, whose scores are losses and can be weighed against gains.
     """
 
     kind: Literal["prune_channels"] = "prune_channels"
@@ -55,7 +57,7 @@ class PruneChannels(StepConfig):
     criterion: Criterion = "taylor"
     scope: Literal["global", "local"] = "global"
     normalize: Normalize = "auto"
-    per_gain: bool = True
+    per_gain: bool | None = None
     layers: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     round_to: int = Field(default=8, ge=1)
@@ -154,7 +156,7 @@ class _Pruner:
         task, config = self.state.task, self.config
         probe = probe_of(task)
         groups, left = find_groups(model, task.example_inputs, probe)
-        groups = [group for group in groups if self._chosen(model, group)]
+        groups = self._chosen(model, groups)
         self.first = {group.name: group.size for group in groups} | self.first
         here = replace(self.state.run, place=f"{self.state.run.place} round {number}")
         scores = importance(
@@ -174,6 +176,11 @@ class _Pruner:
                 hint="Name the layers that mix channels under exclude.",
             )
         remove(model, chosen)
+        rounds, kind = self.config.iterations, WORDS[self.config.budget.kind]
+        self.state.run.say(
+            f"round {number} of {rounds}: at most {share:.1%} of the {kind} remain, "
+            f"{count_parameters(model):,} parameters"
+        )
         return left
 
     def widths(self, model: nn.Module) -> str:
@@ -187,10 +194,18 @@ class _Pruner:
         more = f" and {len(changed) - 12} others" if len(changed) > 12 else ""
         return f"channels: {', '.join(changed[:12]) or 'as before'}{more}"
 
-    def _chosen(self, model: nn.Module, group: ChannelGroup) -> bool:
-        """Whether the user's patterns allow all filters of the group to be removed."""
-        layers = select(model, self.config.layers, self.config.exclude)
-        return all(name in layers for name in group.filters())
+    def _chosen(self, model: nn.Module, groups: list[ChannelGroup]) -> list[ChannelGroup]:
+        """The groups of which the user's patterns allow every layer to be narrowed."""
+        kinds = (nn.Linear, nn.Embedding, _ConvNd)
+        named = select(model, self.config.layers, self.config.exclude, kinds)
+        kept = set(select(model, types=kinds)) - set(
+            select(model, ("*",), self.config.exclude, kinds)
+        )
+        return [
+            group
+            for group in groups
+            if all(name in named for name in group.filters()) and not kept & set(group.mapped())
+        ]
 
     def _rank(
         self,
@@ -200,7 +215,8 @@ class _Pruner:
         left: dict[str, str],
     ) -> list[_Ranked]:
         config = self.config
-        gains = self._gains(model, groups) if config.per_gain else [1.0] * len(groups)
+        weighed = config.criterion == "taylor" if config.per_gain is None else config.per_gain
+        gains = self._gains(model, groups) if weighed else [1.0] * len(groups)
         ranked = []
         for group, score, gain in zip(groups, scores, gains, strict=True):
             if score is None:

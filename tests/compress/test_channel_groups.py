@@ -188,10 +188,11 @@ def _channel_attention(model: nn.Module, x: Tensor) -> Tensor:
         (lambda model, x: x.softmax(1), "split or mixed"),
         (lambda model, x: x * model.scale, "split or mixed"),
         (lambda model, x: x.roll(1, 1), "split or mixed"),
+        (lambda model, x: x * float("nan"), "split or mixed"),
         (_shuffled, "split or mixed"),
         (_channel_attention, "split or mixed"),
     ],
-    ids=["group-norm", "softmax", "buffer", "roll", "shuffle", "channel-attention"],
+    ids=["group-norm", "softmax", "buffer", "roll", "nan", "shuffle", "channel-attention"],
 )
 def test_left_alone(use: Callable[[nn.Module, Tensor], Tensor], reason: str) -> None:
     model = made(lambda: Around(use))

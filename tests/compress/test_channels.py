@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress import constraints
+from compress.blocks import PruneBlocks, Skip, prune_blocks
 from compress.capture import capture, forward_of
 from compress.channels import PruneChannels, Slimming, prune_channels
 from compress.errors import CompressError
@@ -167,6 +168,24 @@ def test_protected_layers_keep_their_channels() -> None:
     assert {only.stem.out_channels, only.layer1[0].conv1.out_channels} == {8}
 
 
+def test_a_protected_depthwise_convolution() -> None:
+    model = made(MobileNet)
+    depthwise = "blocks.0.conv.1.0"
+    keys = {"budget": {"macs": 0.8}, "scope": "local"}
+    pruned = step(model, exclude=[depthwise], **keys).model
+    assert pruned.get_submodule(depthwise).out_channels == 16
+    assert pruned.blocks[0].conv[0][0].out_channels == 16
+    assert step(model, **keys).model.get_submodule(depthwise).out_channels < 16
+
+
+def test_channels_of_what_blocks_leave() -> None:
+    model = made(MobileNet)
+    state = prune_blocks(State(image_task(model, 32), model, None), PruneBlocks(blocks=1))
+    narrow = step(state.model, budget={"macs": 0.6}).model
+    assert macs(narrow) <= 0.6 * macs(state.model)
+    assert any(isinstance(module, Skip) for module in narrow.modules())
+
+
 def test_residual_layers_stay_equally_wide() -> None:
     pruned = step(made(ResNet), budget={"macs": 0.4}).model
     ends = {pruned.stem.out_channels, *(block.conv2.out_channels for block in pruned.layer1)}
@@ -185,7 +204,9 @@ def test_iterations_take_equal_shares_and_train_between() -> None:
     pruned = prune_channels(state, config).model
     assert 0.3 < macs(pruned) / macs(model) <= 0.4
     assert [line.split(":")[0] for line in said] == [
-        f"fine-tuning after round {number} of 3" for number in (1, 2, 3)
+        words.format(number)
+        for number in (1, 2, 3)
+        for words in ("round {} of 3", "fine-tuning after round {} of 3")
     ]
 
 
