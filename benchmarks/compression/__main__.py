@@ -19,6 +19,7 @@ from deploy.files import write_text
 PAGE = results.ROOT / "docs/benchmarks/compression.md"
 DATA = results.ROOT / "docs/benchmarks/compression.json"
 BEGIN, END = "<!-- begin: written by make bench-compress -->", "<!-- end -->"
+LATENCY_TURNS = 200
 UNIT_TIMEOUT_S = 1800
 """No unit may take longer than a whole row should."""
 
@@ -39,21 +40,8 @@ def run_unit(row: rows.Row, variant: str, seed: int, fresh: bool) -> results.Res
     log = folder.with_suffix(".log")
     say(f"{name}: started; it tells in {log}")
     started = time.monotonic()
-    command = [sys.executable, "-m", "benchmarks.compression.unit", row.name, variant, str(seed)]
-    # One core a unit: the units themselves run side by side.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
     try:
-        with log.open("wb") as stream:
-            code = subprocess.run(
-                command,
-                cwd=results.ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                timeout=UNIT_TIMEOUT_S,
-                check=False,
-            ).returncode
+        code = start([row.name, variant, str(seed)], log)
     except subprocess.TimeoutExpired:
         return f"took more than {UNIT_TIMEOUT_S / 60:.0f} minutes"
     done = results.finished(row, variant, seed)
@@ -64,6 +52,23 @@ def run_unit(row: rows.Row, variant: str, seed: int, fresh: bool) -> results.Res
         return f"ended with exit code {code}: {said.removeprefix('error: ')[:300]}"
     say(f"{name}: done in {time.monotonic() - started:.0f} s")
     return done
+
+
+def start(words: list[str], log: Path) -> int:
+    """Run :mod:`benchmarks.compression.unit` to its end; its exit code."""
+    # One core a unit: the units themselves run side by side.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    with log.open("wb") as stream:
+        return subprocess.run(
+            [sys.executable, "-m", "benchmarks.compression.unit", *words],
+            cwd=results.ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            timeout=UNIT_TIMEOUT_S,
+            check=False,
+        ).returncode
 
 
 def run_row(row: rows.Row, seeds: int, jobs: int, fresh: bool) -> table.Units:
@@ -85,6 +90,7 @@ def run_row(row: rows.Row, seeds: int, jobs: int, fresh: bool) -> table.Units:
         # After Ctrl-C what has not begun must not begin.
         pool.shutdown(cancel_futures=True)
     count_instructions(row, units)
+    time_onnx(row, units)
     return units
 
 
@@ -111,6 +117,29 @@ def count_instructions(row: rows.Row, units: table.Units) -> None:
             unit.missing.pop(name, None)
             unit.figures[name] = answer
         results.write(unit)
+
+
+def time_onnx(row: rows.Row, units: table.Units) -> None:
+    """Fill in ``onnx_latency_ratio``: median of ours / theirs within each of many turns."""
+    if row.latency is None:
+        return
+    from benchmarks import onnx_static
+
+    for seed in range(row.seeds):
+        ours = units.get((row.latency.variant, seed))
+        theirs = units.get((row.latency.against, seed))
+        if ours is None or theirs is None or "onnx_latency_ratio" in ours.figures:
+            continue
+        models = {
+            name: results.unit_folder(row.name, unit.variant, seed) / unit.files["onnx"]
+            for name, unit in (("ours", ours), ("onnxruntime", theirs))
+        }
+        say(f"{row.name}: timing {' and '.join(models)} in turns")
+        inputs = [tensor.contiguous().numpy() for tensor in task_of(row, seed).example_inputs]
+        timed = onnx_static.interleaved(models, inputs, LATENCY_TURNS)
+        ours.figures["onnx_latency_ratio"] = timed.ratio
+        ours.figures["onnx_latency_ms"] = timed.medians_ms["ours"]
+        results.write(ours)
 
 
 def stored_units(row: rows.Row) -> table.Units:

@@ -18,31 +18,35 @@ from torch import nn
 from torch.export import ExportedProgram
 
 import compress.steps  # noqa: F401 - registers them
+from benchmarks import onnx_static
 from compress import capture, recipe
 from compress.errors import CompressError, ConfigError
 from compress.journal import Run
+from compress.quality import Forward, flat_outputs
 from compress.task import Task
 from compress.training import Training, fit
+from deploy.config import load as load_pipeline
 from deploy.export import coreml, executorch, onnx
 from deploy.export.options import CoreMLTarget, ExecuTorchTarget, OnnxTarget
 from deploy.files import write_bytes
 from deploy.types import Format
 
 STEM = "model"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @dataclass
 class Made:
     """What a maker leaves: files by kind, figures that only it knows, and what it has to say.
 
-    ``simulated`` is a float model that holds exactly the weights of a file that no runtime can open
-    on this machine; its accuracy stands for the file's, and is named so.
+    ``simulated`` computes with just the weights of a file that no runtime opens on this machine;
+    its accuracy stands for the file's, and is named so.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    simulated: nn.Module | None = None
+    simulated: Forward | None = None
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,22 @@ def counted(program: ExportedProgram) -> dict[str, float]:
 # --- Ours ----------------------------------------------------------------------------------------
 
 
-def pocketship(job: Job) -> Made:
-    """A recipe: ``steps`` as in a pipeline file, ``files`` to leave, ``coder`` of a packed file."""
+def steps_of(arguments: Mapping[str, Any]) -> list[Any]:
+    """The recipe: ``steps`` as in a pipeline file, or those of an example's (``pipeline``)."""
+    if "pipeline" in arguments:
+        config = load_pipeline(EXAMPLES / arguments["pipeline"])
+        return list(config.recipe.steps) if config.recipe else []
     try:
-        steps = TypeAdapter(list[recipe.step_union()]).validate_python(  # type: ignore[misc]
-            job.arguments.get("steps", [])
+        return TypeAdapter(list[recipe.step_union()]).validate_python(  # type: ignore[misc]
+            arguments.get("steps", [])
         )
     except ValidationError as error:
         raise ConfigError(str(error), where="arguments.steps") from error
+
+
+def pocketship(job: Job) -> Made:
+    """A recipe (:func:`steps_of`); ``files`` to leave, ``coder`` of a packed file."""
+    steps = steps_of(job.arguments)
     made = recipe.apply(job.task, steps, seed=job.seed, progress=job.say, journal=job.journal)
     program = made.program
     left = Made(figures=counted(program))
@@ -115,6 +127,8 @@ def pocketship(job: Job) -> Made:
         kinds.remove("packed")
         left.files["packed"] = packed(job, program)
     left.files.update(exported(job, program, kinds))
+    if kinds == ["mlpackage"]:
+        left.simulated = capture.forward_of(program)
     return left
 
 
@@ -187,49 +201,16 @@ def torch_pruning(job: Job) -> Made:
 
 def onnxruntime_static(job: Job) -> Made:
     """onnxruntime.quantization.quantize_static: QDQ, u8 activations, s8 weights per channel."""
-    from onnxruntime import quantization
-    from onnxruntime.quantization import shape_inference
-
     program = capture.capture(float_model(job), job.task.example_inputs)
     source = exported(job, program, ["onnx"])["onnx"]
-    prepared = source.with_name(f"{STEM}.prepared.onnx")
-    shape_inference.quant_pre_process(str(source), str(prepared))
     path = source.with_name(f"{STEM}.ort-static.onnx")
-    names = [value.name for value in onnx_inputs(prepared)]
-    quantization.quantize_static(
-        str(prepared),
-        str(path),
-        _Calibration(names, job.task),
-        quant_format=quantization.QuantFormat.QDQ,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        per_channel=True,
-    )
-    source.unlink()
-    prepared.unlink()
+    names = onnx_static.session(source).get_inputs()
+    feeds = [
+        {value.name: tensor.numpy() for value, tensor in zip(names, inputs, strict=True)}
+        for inputs in job.task.calibration
+    ]
+    onnx_static.quantize_statically(source, path, feeds)
     return Made({"onnx": path})
-
-
-def onnx_inputs(path: Path) -> list[Any]:
-    """The declared inputs of an ONNX model."""
-    import onnx as onnx_package
-
-    graph = onnx_package.load(str(path)).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in weights]
-
-
-class _Calibration:
-    """onnxruntime's CalibrationDataReader over the task's calibration inputs."""
-
-    def __init__(self, names: list[str], task: Task) -> None:
-        self._rows: Iterator[dict[str, Any]] = (
-            {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-            for inputs in task.calibration
-        )
-
-    def get_next(self) -> dict[str, Any] | None:
-        return next(self._rows, None)
 
 
 def coremltools_palettes(job: Job) -> Made:
@@ -252,7 +233,11 @@ def coremltools_palettes(job: Job) -> Made:
     path = job.folder / f"{STEM}.palettes.mlpackage"
     small.save(str(path))
     replaced = load_palettes(path, model)
-    return Made({"mlpackage": path}, notes=[f"{replaced} weights as palettes"], simulated=model)
+    return Made(
+        {"mlpackage": path},
+        notes=[f"{replaced} weights as palettes"],
+        simulated=lambda inputs: flat_outputs(model(*inputs)),
+    )
 
 
 def load_palettes(path: Path, model: nn.Module) -> int:

@@ -18,8 +18,12 @@ from deploy.paths import cache_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("torch", "torchao", "executorch", "onnxruntime", "coremltools", "torch-pruning")
-SOURCES = ("compress", "deploy/export", "benchmarks/compression", "examples")
-"""Python files below these decide what a unit makes; another content, another key."""
+SOURCES = (
+    *("compress/**/*.py", "deploy/export/**/*.py", "examples/*.py", "examples/*.yaml"),
+    *("benchmarks/compression/makers.py", "benchmarks/compression/figures.py"),
+    "benchmarks/compression/unit.py",
+)
+"""Files that decide what a unit makes and measures; another content, another key."""
 
 
 class Result(BaseModel):
@@ -65,11 +69,10 @@ def key_of(row: Row, variant: str, seed: int, code: str, tools: dict[str, str]) 
 
 
 def code_print(root: Path = ROOT) -> str:
-    """SHA-256 over the Python files that take part."""
+    """SHA-256 over the files that take part."""
     digest = hashlib.sha256()
-    for source in SOURCES:
-        for path in sorted((root / source).rglob("*.py")):
-            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(path for pattern in SOURCES for path in root.glob(pattern)):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -29,8 +29,8 @@ class Variant(_Frozen):
     """One way to make the network smaller.
 
     ``maker`` is a name in :data:`benchmarks.compression.makers.MAKERS`, ``arguments`` are its own
-    (a recipe's ``steps``, for one), ``task_arguments`` replace the row's. ``needs``: variants of
-    the same seed that must be there first. ``instructions``: count them on the emulated phone.
+    (a recipe's ``steps``, for one), ``task_arguments`` replace the row's. ``instructions``: count
+    them on the emulated phone.
     """
 
     title: str
@@ -78,6 +78,13 @@ class Target(_Frozen):
         return value <= self.at_most
 
 
+class Latency(_Frozen):
+    """Two variants whose ``.onnx`` are timed here in turns; the figure is the median ratio."""
+
+    variant: str
+    against: str
+
+
 class Row(_Frozen):
     """A network, its variants in the order in which they are made, and what should be reached."""
 
@@ -85,16 +92,18 @@ class Row(_Frozen):
     title: str
     task: TaskOf
     seeds: int = Field(ge=1)
-    variants: dict[str, Variant]
+    variants: dict[str, Variant] = Field(min_length=1)
+    latency: Latency | None = None
     targets: tuple[Target, ...] = ()
 
     @model_validator(mode="after")
     def _known_variants(self) -> Row:
-        for target in self.targets:
-            named = [target.variant, *([target.against.variant] if target.against else [])]
-            for variant in named:
-                if variant not in self.variants:
-                    raise ValueError(f"target '{target.text}' names no variant: {variant}")
+        named = [target.variant for target in self.targets]
+        named += [target.against.variant for target in self.targets if target.against]
+        named += [self.latency.variant, self.latency.against] if self.latency else []
+        for variant in named:
+            if variant not in self.variants:
+                raise ValueError(f"there is no variant '{variant}'")
         return self
 
 

@@ -119,7 +119,7 @@ COLUMNS = {
     "`.onnx` bytes": ("onnx_bytes",),
     "`.mlpackage` bytes": ("mlpackage_bytes",),
     "instructions": ("pte_instructions",),
-    "x ORT latency": ("onnx_latency_ratio",),
+    "latency / onnxruntime's": ("onnx_latency_ratio",),
 }
 """A column of the table and the figures that may fill it, the first that is there."""
 

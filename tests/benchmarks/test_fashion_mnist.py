@@ -15,6 +15,8 @@ import torch
 
 from compress import task as tasks
 from compress.errors import ConfigError
+from compress.samples import TensorSamples
+from deploy.config import load
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -74,9 +76,10 @@ def test_other_files_are_refused(
     assert str(path) in str(caught.value)
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of the right shapes; each picture's first pixel tells its number and its set."""
+    folder = tmp_path_factory.mktemp("fashion-mnist")
     for name, count in (("train", 60_000), ("t10k", 10_000)):
         pictures = torch.zeros(count, 28 * 28, dtype=torch.uint8)
         pictures[:, 0] = torch.arange(count) % 251
@@ -87,8 +90,21 @@ def files(tmp_path: Path) -> Path:
             ("labels-idx1", (count,), labels),
         ):
             raw = idx(shape, tensor.numpy().tobytes())
-            (tmp_path / f"{name}-{kind}-ubyte").write_bytes(raw)
+            (folder / f"{name}-{kind}-ubyte").write_bytes(raw)
+    return folder
+
+
+@pytest.fixture
+def files(made_up: Path, tmp_path: Path) -> Path:
+    """Links to the made-up files, which a test may replace."""
+    for path in made_up.iterdir():
+        (tmp_path / path.name).symlink_to(path)
     return tmp_path
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
 
 
 def test_split_is_fixed_and_nothing_is_in_two_sets(example: ModuleType, files: Path) -> None:
@@ -109,13 +125,13 @@ def test_split_is_fixed_and_nothing_is_in_two_sets(example: ModuleType, files: P
 
 
 def test_other_data_sets_are_refused(example: ModuleType, files: Path) -> None:
-    (files / "t10k-labels-idx1-ubyte").write_bytes(idx((3,), bytes(3)))
+    replace_file(files / "t10k-labels-idx1-ubyte", idx((3,), bytes(3)))
     with pytest.raises(ConfigError, match=r"has shape \[3\], Fashion-MNIST has \[10000\]"):
         example.data.__wrapped__(files)
 
 
 def test_labels_beyond_the_classes_are_refused(example: ModuleType, files: Path) -> None:
-    (files / "train-labels-idx1-ubyte").write_bytes(idx((60_000,), b"\x0a" * 60_000))
+    replace_file(files / "train-labels-idx1-ubyte", idx((60_000,), b"\x0a" * 60_000))
     with pytest.raises(ConfigError, match="a label 10 of 10 classes"):
         example.data.__wrapped__(files)
 
@@ -152,14 +168,19 @@ def test_half_of_the_pictures_are_mirrored(example: ModuleType) -> None:
 
 
 def test_task_trains_once_and_is_sound(
-    example: ModuleType, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the made-up files, with a thousandth of the training pictures."""
-    monkeypatch.setenv("FASHION_MNIST", str(files))
+    """On random pictures."""
     monkeypatch.setenv("POCKETSHIP_CACHE", str(tmp_path / "cache"))
-    whole = example.data.__wrapped__(files)
-    small = example.Data(whole.train[:300], whole.validation[:50], whole.test)
-    monkeypatch.setattr(example, "data", lambda _: small)
+    random = torch.Generator().manual_seed(0)
+    parts = [
+        TensorSamples(
+            (torch.rand(count, 1, 28, 28, generator=random),),
+            torch.randint(10, (count,), generator=random),
+        )
+        for count in (300, 50, 100)
+    ]
+    monkeypatch.setattr(example, "data", lambda _: example.Data(*parts))
     task = example.lenet_300_100(evaluation=20, seed=3, epochs=1)
     tasks.check(task)
     assert len(task.evaluation) == 20
@@ -172,6 +193,34 @@ def test_task_trains_once_and_is_sound(
         assert torch.equal(one, two)
     other = example.lenet_300_100(evaluation=20, seed=4, epochs=1)
     assert not torch.equal(task.model.fc1.weight, other.model.fc1.weight)
+
+
+def test_remembered_answers_are_the_teachers(example: ModuleType) -> None:
+    """Also for a picture that it does not know, and for two whose marks cannot be told apart."""
+    torch.manual_seed(0)
+    teacher = example.LeNet5().eval()
+    known, new = torch.rand(40, 1, 28, 28), torch.rand(5, 1, 28, 28)
+    known[7] = known[3]
+    # Another picture with the same product: two pixels change so that their weighted sum stays.
+    remembered = example.Remembered(teacher, known).eval()
+    one, two = remembered.direction[:2].tolist()
+    known[9] = known[4]
+    known[9, 0, 0, 0] += 0.001
+    known[9, 0, 0, 1] -= 0.001 * one / two
+    remembered = example.Remembered(teacher, known).eval()
+    asked = torch.cat([known.flip(0), new])
+    assert torch.allclose(remembered(asked), teacher(asked), atol=1e-5)
+    calls = []
+    teacher.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    remembered(torch.cat([known[10:20], new]))
+    assert calls == [5]
+
+
+@pytest.mark.parametrize("name", ["deep_compression", "fashion_mnist", "low_rank"])
+def test_example_pipelines_are_sound(name: str) -> None:
+    config = load(EXAMPLES / f"{name}.yaml")
+    assert config.recipe is not None
+    assert config.name == name
 
 
 @pytest.mark.parametrize("count", [0, 10_001])
