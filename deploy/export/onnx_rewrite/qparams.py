@@ -45,7 +45,10 @@ class QParams:
         """The integers that the number becomes, in the shape of ``scale``."""
         with np.errstate(over="ignore"):
             steps = np.rint(np.float32(x) / self.scale).astype(np.float64)
-        return np.clip(steps + self.zero_point, self.low, self.high).astype(np.int64)
+        integers: NDArray[np.int64] = np.clip(steps + self.zero_point, self.low, self.high).astype(
+            np.int64
+        )
+        return integers
 
     def same_as(self, other: QParams) -> bool:
         """The same mapping of the same tensor."""
