@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from compress import entropy
 from compress.entropy import Coder
 from compress.errors import CompressError, ConfigError, first_line
 from compress.packing import varint
+from compress.packing.elements import words_of
 
 _PROGRAM, _STATE_DICT = b"\1", b"\2"
 _CONFIGS = {"weights", "constants"}
@@ -129,7 +132,7 @@ def _pack_program(members: Mapping[str, bytes], coder: Coder, where: str) -> byt
         else:
             metadata += b"\0" + varint.write(len(data)) + data
     ordered = {named[name][0]: tensors[named[name][0]] for name in members if name in named}
-    return entropy.pack(ordered, coder=coder, metadata=bytes(metadata))
+    return _checked(ordered, coder, bytes(metadata))
 
 
 def _payloads(members: Mapping[str, bytes], where: str) -> dict[str, tuple[str, Tensor]]:
@@ -216,4 +219,14 @@ def _pack_state_dict(data: bytes, coder: Coder, where: str) -> bytes:
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise _neither(where, f"its entry {name!r} is a {type(value).__name__}, no tensor")
-    return entropy.pack(dict(loaded), coder=coder, metadata=_STATE_DICT)
+    return _checked(dict(loaded), coder, _STATE_DICT)
+
+
+def _checked(tensors: Mapping[str, Tensor], coder: Coder, metadata: bytes) -> bytes:
+    """A container that was unpacked again and held against ``tensors``, bit for bit."""
+    packed = entropy.pack(tensors, coder=coder, metadata=metadata)
+    back = entropy.unpack(packed, max_bytes=sys.maxsize)
+    for name, tensor in tensors.items():
+        if not np.array_equal(words_of(back[name], name), words_of(tensor, name)):
+            raise AssertionError(f"{name} does not come back bit for bit")
+    return packed

@@ -30,7 +30,9 @@ Coder = Literal["auto", "huffman", "rans"]
 MAX_BYTES = 1 << 31
 """Unless told otherwise, a container whose tensors are larger than 2 GiB in sum is refused."""
 
-_MAX_TENSORS = 1 << 20
+_MAX_TENSORS = 1 << 17
+_MAX_TABLES = 1 << 17
+"""A tensor or a table can take less than a bit of a forged file, but some KiB of memory."""
 _MAX_DIMENSIONS = 64
 _MAX_NAME_BYTES = 4096
 _MAX_EXTENT = 1 << 62
@@ -174,13 +176,17 @@ def _sections(named: Mapping[str, Tensor], coder: int, metadata: bytes) -> Secti
         shape = tuple(tensor.shape)
         same = number
         if len(words):
-            same = seen.setdefault((form, shape, hashlib.sha256(words).digest()), number)
+            same = seen.setdefault((form, shape, hashlib.sha256(words.data).digest()), number)
         if same < number:
             entries.append(_Entry(name, form, shape, same, None))
             continue
         coding = tensors.choose(words, shape, form, power_of_two=power_of_two)
         entries.append(_Entry(name, form, shape, None, coding))
     codings = [entry.coding for entry in entries if entry.coding]
+    if len(entries) > _MAX_TENSORS or sum(coding.tables for coding in codings) > _MAX_TABLES:
+        raise CompressError(
+            f"{len(entries):,} tensors are too many for one container", hint="Pack them in parts."
+        )
     raw = b"".join(part for coding in codings for part in coding.raw())
     runs = [run for coding in codings for run in coding.runs()]
     coded = [symbols for coding in codings for symbols in coding.coded()]
@@ -197,7 +203,7 @@ def _describe(port: Writer, entries: Sequence[_Entry], power_of_two: bool) -> by
     integer(port, _TENSORS, len(entries))
     before = ""
     for entry in entries:
-        _transfer(port, entry, before, [], RawReader(b""), power_of_two)
+        _transfer(port, entry, before, [], RawReader(b""), power_of_two=power_of_two)
         before = entry.name
     return port.finish()
 
@@ -213,12 +219,17 @@ def _read(sections: Sections, max_bytes: int) -> Iterator[tuple[_Entry, Tensor, 
         raise CompressError(f"declares {count:,} tensors")
     entries: list[_Entry] = []
     names: set[str] = set()
-    left = max_bytes
+    left, tables = max_bytes, 0
     for _ in range(count):
         before = entries[-1].name if entries else ""
-        entry = _transfer(port, None, before, entries, raw, power_of_two, left)
+        entry = _transfer(
+            port, None, before, entries, raw, power_of_two=power_of_two, max_bytes=left
+        )
         left -= elements.elements_in(entry.shape) * entry.form.size * entry.form.words
         entries.append(entry)
+        tables += entry.coding.tables if entry.coding else 0
+        if tables > _MAX_TABLES:
+            raise CompressError("declares too many tables")
         if entry.name in names:
             raise CompressError("names two tensors alike")
         names.add(entry.name)
@@ -249,6 +260,7 @@ def _transfer(
     before: str,
     earlier: Sequence[_Entry],
     raw: RawReader,
+    *,
     power_of_two: bool,
     max_bytes: int = MAX_BYTES,
 ) -> _Entry:
@@ -282,7 +294,7 @@ def _transfer(
         return _Entry(name, form, shape, same, None, port.spent - start)
     header_bits = port.spent - start
     given = entry.coding if entry else None
-    coding = tensors.transfer(port, shape, words, form, given, raw, power_of_two=power_of_two)
+    coding = tensors.transfer(port, shape, words, form, given, raw=raw, power_of_two=power_of_two)
     return entry or _Entry(name, form, shape, None, coding, header_bits)
 
 

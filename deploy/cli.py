@@ -165,6 +165,34 @@ def check(pipeline: PipelineFile) -> None:
         ui.say(commands.check(pipeline, ui))
 
 
+@app.command()
+def pack(
+    model: Annotated[Path, typer.Argument(help="A program (.pt2) or a state dict (.pt).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The packed file to write.")],
+    coder: Annotated[str, typer.Option(help="auto, huffman or rans.")] = "auto",
+) -> None:
+    """Pack a model without loss: sparse indices, codebooks, entropy coding."""
+    with session("pack") as ui:
+        from deploy import packing
+
+        packing.pack(model, output, coder, ui)
+
+
+@app.command()
+def unpack(
+    packed: Annotated[Path, typer.Argument(help="A packed file (.psk).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model to write.")],
+    max_bytes: Annotated[
+        int, typer.Option(min=0, help="Refuse tensors of more bytes than this in sum.")
+    ] = 1 << 31,
+) -> None:
+    """Give back the model that was packed, bit for bit."""
+    with session("unpack") as ui:
+        from deploy import packing
+
+        packing.unpack(packed, output, max_bytes, ui)
+
+
 @phone_app.command("start")
 def phone_start(
     profile: Annotated[str, typer.Argument(help="A profile with an emulator.")] = "emulated-arm64",

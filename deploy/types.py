@@ -63,6 +63,7 @@ class Format(StrEnum):
     ONNX = "onnx"
     ORT = "ort"
     COREML = "coreml"
+    PACKED = "packed"
 
 
 class Metric(StrEnum):

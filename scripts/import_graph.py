@@ -11,7 +11,7 @@ PACKAGES = ("compress", "deploy")
 # Nouns, failures, paths and parsers are used everywhere; arrows to them would hide the others.
 LEAVES = frozenset({"types", "errors", "files", "paths", "android_text"})
 ROOMS = {
-    "commands": frozenset({"cli", "commands", "console", "doctor"}),
+    "commands": frozenset({"cli", "commands", "console", "doctor", "packing"}),
     "run_folder": frozenset({"config", "connect", "provenance", "stored", "workspace"}),
 }
 

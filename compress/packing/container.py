@@ -82,8 +82,9 @@ def read(data: bytes) -> Sections:
     for length in stored:
         parts.append(body[at : at + length])
         at += length
-    metadata = _expand(how, parts[4], metadata_bytes)
-    return Sections(coder, *parts[:4], metadata)
+    side, piles, raw, symbols, squeezed = parts
+    metadata = _expand(how, squeezed, metadata_bytes)
+    return Sections(coder, side, piles, raw, symbols, metadata)
 
 
 def _filters(size: int) -> list[dict[str, Any]]:

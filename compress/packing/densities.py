@@ -1,11 +1,11 @@
 """How likely an element of a matrix is to be non-zero, by its row and its column.
 
 After pruning, whole columns (inputs that carry little, such as the border of an image) and rows
-differ in density by orders of magnitude. Each row and each column gets a level, the logarithm of its
-density in steps of an octave or half of one; an element's likelihood follows from the sum of its two
-levels (the product of the margins is the maximum-likelihood estimate of a model of rank one).
-Elements of equal sum are a *segment*: one density, which is stored exactly as a count. Level 0 is a
-row or column without any non-zero; no element of it is coded.
+differ in density by orders of magnitude. Each row and each column gets a level, the logarithm of
+its density in steps of an octave or half of one; an element's likelihood follows from the sum of
+its two levels (the product of the margins is the maximum-likelihood estimate of a model of rank
+one). Elements of equal sum are a *segment*: one density, which is stored exactly as a count. Level
+0 is a row or column without any non-zero; no element of it is coded.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Densities:
     """Levels of ``rows`` and ``columns`` and, for each segment, how many elements are marked.
 
     ``marked[s]`` belongs to the ``sizes[s]`` elements whose levels add up to s + 2. ``leveled`` has
-    digit 0 set where rows have levels of their own and digit 1 where columns have; the other side is
-    at level 1. Where it is 0 there is one segment and the sides are left out.
+    digit 0 set where rows have levels of their own and digit 1 where columns have; the other side
+    is at level 1. Where it is 0 there is one segment and the sides are left out.
     """
 
     rows: Numbers
@@ -53,8 +53,11 @@ def choose(rows: Numbers, columns: Numbers, height: int, width: int) -> Densitie
     by_row = np.bincount(rows, minlength=height)
     by_column = np.bincount(columns, minlength=width)
     best: tuple[float, Densities] | None = None
-    short = 1 < min(height, width) and max(height, width) <= LONGEST_SIDE
-    for steps, leveled in ((0, 0), *((s, l) for s in (1, 2) for l in (1, 2, 3) if short)):
+    short = min(height, width) > 1 and max(height, width) <= LONGEST_SIDE
+    for steps, leveled in (
+        (0, 0),
+        *((octave, side) for octave in (1, 2) for side in (1, 2, 3) if short),
+    ):
         ones = np.ones(height, np.int64), np.ones(width, np.int64)
         row_levels = _levels(by_row, width, steps) if leveled & 1 else ones[0]
         column_levels = _levels(by_column, height, steps) if leveled & 2 else ones[1]

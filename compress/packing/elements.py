@@ -16,7 +16,7 @@ from torch import Tensor
 
 from compress.errors import CompressError
 
-Words = npt.NDArray[np.unsignedinteger[Any]]
+Words = npt.NDArray[Any]
 """Bits of elements: uint8, uint16, uint32 or uint64."""
 
 
@@ -67,7 +67,8 @@ def words_of(tensor: Tensor, name: str) -> Words:
     held = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
     size = FORMS[FORM_OF[tensor.dtype]].size
     data: npt.NDArray[np.uint8] = held.view(torch.uint8).numpy()
-    return data.view(np.dtype(_UNSIGNED[size]).newbyteorder("<")).astype(_UNSIGNED[size])
+    words: Words = data.view(np.dtype(_UNSIGNED[size]).newbyteorder("<")).astype(_UNSIGNED[size])
+    return words
 
 
 def tensor_of(words: Words, form: Form, shape: tuple[int, ...]) -> Tensor:
@@ -137,7 +138,7 @@ def in_order(words: Words, form: Form) -> npt.NDArray[np.int64]:
 
 
 def half_form(words: Words, form: Form) -> int:
-    """0, or how all words of a float32 can be kept in two bytes bit for bit: 1 bfloat16, 2 float16."""
+    """How float32 words can be kept in two bytes bit for bit: 1 bfloat16, 2 float16, 0 not."""
     if form.kind != "float" or form.size != 4:
         return 0
     if not (words & 0xFFFF).any():

@@ -40,8 +40,8 @@ class Run:
 class Hand:
     """Symbols ``first`` to ``first + steps * width`` of the sequence, dealt ``width`` at a time.
 
-    They belong to ``tables``; ``which`` says to which of these each symbol of a step belongs, and is
-    None where all belong to the only one.
+    They belong to ``tables``; ``which`` says to which of these each symbol of a step belongs, and
+    is None where all belong to the only one.
     """
 
     first: int

@@ -2,17 +2,18 @@
 
 Relative indices are those of Han et al., *Deep Compression* (arXiv 1510.00149), with what their
 fixed number of index digits leaves on the table: within a segment (see
-:mod:`compress.packing.densities`) non-zeros are equally likely everywhere, so gaps are geometric with
-a known parameter, and their entropy is that of the mask itself, element by element. Coding the gaps
-therefore costs what arithmetic coding of the mask in the same contexts would, but one symbol a
-non-zero. The lowest digits of long gaps are even and are stored as they are. A gap beyond the table
-is a filler, as in the paper, and then the rest.
+:mod:`compress.packing.densities`) non-zeros are equally likely everywhere, so gaps are geometric
+with a known parameter, and their entropy is that of the mask itself, element by element. Coding
+the gaps therefore costs what arithmetic coding of the mask in the same contexts would, but one
+symbol a non-zero. The lowest digits of long gaps are even and are stored as they are. A gap beyond
+the table is a filler, as in the paper, and then the rest.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -44,6 +45,11 @@ class Positions:
     """The symbols of each run, where the positions are about to be written."""
     bits: float = 0.0
 
+    @cached_property
+    def gaps(self) -> list[Gaps]:
+        """How each segment that is neither empty nor full is coded."""
+        return _all_gaps(self.densities, self.power_of_two)
+
     @property
     def count(self) -> int:
         """How many elements are marked."""
@@ -53,9 +59,7 @@ class Positions:
         """One run a segment that is neither empty nor full."""
         return [
             Run(gaps.table, gaps.marked + fillers)
-            for gaps, fillers in zip(
-                _all_gaps(self.densities, self.power_of_two), self.fillers, strict=True
-            )
+            for gaps, fillers in zip(self.gaps, self.fillers, strict=True)
         ]
 
     def coded(self) -> list[Symbols]:
@@ -68,7 +72,7 @@ class Positions:
         low = np.unpackbits(np.frombuffer(self.low, dtype=np.uint8))
         found = []
         at = at_low = 0
-        fillers = iter(self.fillers)
+        coded = iter(zip(self.gaps, self.fillers, strict=True))
         for segment, (size, marked) in enumerate(
             zip(self.densities.sizes, self.densities.marked, strict=True)
         ):
@@ -77,8 +81,8 @@ class Positions:
             if marked == size:
                 places = np.arange(size)
             else:
-                gaps = _Gaps.of(segment, size, marked, self.power_of_two)
-                end = at + marked + next(fillers)
+                gaps, fillers = next(coded)
+                end = at + marked + fillers
                 digits = low[at_low : at_low + marked * gaps.shift]
                 places = gaps.places(symbols[at:end], digits)
                 at, at_low = end, at_low + marked * gaps.shift
@@ -87,7 +91,7 @@ class Positions:
 
 
 @dataclass(frozen=True, eq=False)
-class _Gaps:
+class Gaps:
     """How gaps within one segment are coded."""
 
     segment: int
@@ -97,7 +101,7 @@ class _Gaps:
     table: Table
 
     @classmethod
-    def of(cls, segment: int, size: int, marked: int, power_of_two: bool) -> _Gaps:
+    def of(cls, segment: int, size: int, marked: int, power_of_two: bool) -> Gaps:
         shift = gap_shift(size, marked)
         table = geometric(size, marked, shift, power_of_two=power_of_two)
         return cls(segment, size, marked, shift, table)
@@ -125,7 +129,7 @@ class _Gaps:
         steps = symbols.astype(np.int64) << self.shift
         weights = 1 << np.arange(self.shift - 1, -1, -1, dtype=np.int64)
         steps[ending] += digits.reshape(self.marked, self.shift) @ weights + 1
-        places = np.cumsum(steps)[ending] - 1
+        places: Numbers = np.cumsum(steps)[ending] - 1
         if places[-1] >= self.size:
             raise CompressError("holds gaps that do not add up")
         return places
@@ -152,7 +156,9 @@ class _Order:
         column_level = segment + 2 - row_level
         down, right = np.divmod(places - starts[block], self._columns_in[column_level])
         rows = self.row_order[self._rows_before[row_level] + down]
-        return rows * self._width + self.column_order[self._columns_before[column_level] + right]
+        columns = self.column_order[self._columns_before[column_level] + right]
+        found: Numbers = rows * self._width + columns
+        return found
 
     def places(self, rows: Numbers, columns: Numbers) -> tuple[Numbers, Numbers]:
         """The segment of each element and its place there."""
@@ -165,7 +171,7 @@ class _Order:
         down = _ranks(self.row_order)[rows] - self._rows_before[row_level]
         right = _ranks(self.column_order)[columns] - self._columns_before[column_level]
         width = self._columns_in[column_level]
-        return segments, starts[row_level, column_level] + down * width + right
+        return segments, (starts[row_level, column_level] + down * width + right).astype(np.int64)
 
     def _blocks(self, segment: int) -> tuple[Numbers, Numbers]:
         """Row levels of a segment's blocks that are not empty, and where each begins."""
@@ -181,9 +187,9 @@ def _ranks(order: Numbers) -> Numbers:
     return ranks
 
 
-def _all_gaps(levels: Densities, power_of_two: bool) -> list[_Gaps]:
+def _all_gaps(levels: Densities, power_of_two: bool) -> list[Gaps]:
     return [
-        _Gaps.of(segment, size, marked, power_of_two)
+        Gaps.of(segment, size, marked, power_of_two)
         for segment, (size, marked) in enumerate(zip(levels.sizes, levels.marked, strict=True))
         if 0 < marked < size
     ]
@@ -215,8 +221,8 @@ def transfer(
     height: int,
     width: int,
     positions: Positions | None,
-    raw: RawReader,
     *,
+    raw: RawReader,
     power_of_two: bool,
 ) -> Positions:
     """Write what describes ``positions``, or read it (and its low digits) where it is None."""

@@ -117,7 +117,7 @@ def _pairs_backwards(
     width = 2 * lanes
     for hand in reversed(list(deal(runs, width))):
         sizes = [len(table.shares) for table in hand.tables]
-        offsets = np.cumsum(sizes) - sizes
+        offsets: Numbers = np.cumsum(sizes, dtype=np.int64) - sizes
         shares = np.concatenate([table.shares for table in hand.tables])
         starts = np.concatenate([table.starts for table in hand.tables])
         for step in reversed(range(hand.steps)):

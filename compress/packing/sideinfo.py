@@ -26,7 +26,7 @@ _MASK = 0xFFFFFFFF
 _COUNTS = 32
 # Steps towards the last decision, by how many were seen before: 1/(n + 1.5), at least 1/32.
 _STEP = [max(2048, int(65536 / (count + 1.5))) for count in range(_COUNTS)]
-# No decision costs less than 1/90 bit, so the reader's work is linear in the bytes that it is given.
+# No decision costs less than 1/90 bit, so the reader's work is linear in the bytes it is given.
 _LEAST = 65536 // 128
 _MOST = 65536 - _LEAST
 _FIRST = _HALF << 5
@@ -49,7 +49,7 @@ class Port(Protocol):
         """``count`` binary digits that are 0 or 1 equally likely."""
 
     def symbols(self, pile: int, count: int, values: Symbols | None, digits: int = 0) -> Symbols:
-        """``count`` numbers below 256 that are alike in meaning (see :mod:`compress.packing.piles`).
+        """``count`` numbers below 256 that are alike in meaning; ``pile`` names it.
 
         One by one they are adaptive, with the number before as context: as a tree of ``digits``,
         or as gamma codes where ``digits`` is 0.

@@ -8,7 +8,6 @@ the table whose shares are powers of two, so its stored levels are its code leng
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -95,7 +94,7 @@ def normalize(weights: Shares) -> Shares:
 
 
 def geometric(elements: int, marked: int, shift: int, *, power_of_two: bool) -> Table:
-    """Gaps between ``marked`` of ``elements`` places, in units of 2^``shift``; the last symbol: more.
+    """Gaps between ``marked`` of ``elements`` places in units of 2^``shift``; the last is "more".
 
     The shares are those of a geometric distribution and follow from the arguments alone, so that
     nothing of this table is stored. 0 < marked < elements.
@@ -103,7 +102,7 @@ def geometric(elements: int, marked: int, shift: int, *, power_of_two: bool) -> 
     stay = ((elements - marked) << 32) // elements
     for _ in range(shift):
         stay = stay * stay >> 32
-    weights = []
+    weights: list[int] = []
     tail = 1 << 32
     while len(weights) < 63 and tail > 1 << 21:
         following = tail * stay >> 32

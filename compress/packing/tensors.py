@@ -21,7 +21,7 @@ _LEAST_ZEROS = 0.02
 
 @dataclass(frozen=True, eq=False)
 class Coding:
-    """How ``height`` x ``width`` words are coded; ``where`` is None when all words are in ``what``."""
+    """How ``height`` x ``width`` words are coded; without ``where`` all are in ``what``."""
 
     height: int
     width: int
@@ -35,6 +35,12 @@ class Coding:
     def encoding(self) -> str:
         """In words: ``raw``, ``planes``, ``codebook``, ``sparse raw`` ..."""
         return f"sparse {self.what.kind}" if self.where else self.what.kind
+
+    @property
+    def tables(self) -> int:
+        """How many tables its symbols have."""
+        blocks = sum(len(block.tables) for block in self.what.blocks if block)
+        return blocks + (len(self.where.gaps) if self.where else 0)
 
     def runs(self) -> list[Run]:
         """Runs of positions, then of values."""
@@ -98,8 +104,8 @@ def transfer(
     words: int,
     form: Form,
     coding: Coding | None,
-    raw: RawReader,
     *,
+    raw: RawReader,
     power_of_two: bool,
 ) -> Coding:
     """Write what describes ``coding``, or read it where it is None."""
@@ -111,7 +117,7 @@ def transfer(
         if not words:
             raise CompressError("codes elements that are not there")
         given = coding.where if coding else None
-        where = positions.transfer(port, height, width, given, raw, power_of_two=power_of_two)
+        where = positions.transfer(port, height, width, given, raw=raw, power_of_two=power_of_two)
         rows, columns = (1, where.count) if where.count else (0, 0)
     middle = port.spent
     what = vectors.transfer(
@@ -120,7 +126,7 @@ def transfer(
         rows,
         columns,
         coding.what if coding else None,
-        raw,
+        raw=raw,
         power_of_two=power_of_two,
     )
     return coding or Coding(height, width, where, what, middle - start, port.spent - middle)

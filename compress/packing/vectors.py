@@ -134,8 +134,8 @@ def transfer(
     rows: int,
     columns: int,
     vector: Vector | None,
-    raw: RawReader,
     *,
+    raw: RawReader,
     power_of_two: bool,
 ) -> Vector:
     """Write what describes ``vector``, or read it (and its raw bytes) where it is None."""

@@ -39,7 +39,8 @@ BEYOND_CAP_S = 180.0
 RECONNECT_PAUSE_S = 3.0
 
 _NO_BACKEND = {
-    Format.COREML: "Core ML runs on Apple's systems only, neither on Android nor on Linux"
+    Format.COREML: "Core ML runs on Apple's systems only, neither on Android nor on Linux",
+    Format.PACKED: "no runtime loads a packed program; what it holds is measured in other formats",
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deploy.export import coreml, executorch, onnx
+from deploy.export import coreml, executorch, onnx, packed
 from deploy.export.options import Written
 from deploy.types import Format
 
@@ -17,4 +17,5 @@ EXPORTERS: dict[Format, Exporter] = {
     Format.EXECUTORCH: executorch.export,
     Format.ONNX: onnx.export,
     Format.COREML: coreml.export,
+    Format.PACKED: packed.export,
 }

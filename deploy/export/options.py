@@ -48,7 +48,20 @@ class CoreMLTarget(Model):
         return (self.format,)
 
 
-Target = Annotated[ExecuTorchTarget | OnnxTarget | CoreMLTarget, Field(discriminator="format")]
+class PackedTarget(Model):
+    """``.psk``: the program packed without loss (docs/packing.md); unpacked before it is run."""
+
+    format: Literal[Format.PACKED]
+    coder: Literal["auto", "huffman", "rans"] = "auto"
+
+    def formats(self) -> tuple[Format, ...]:
+        """The formats that come out, the first being the target's own."""
+        return (self.format,)
+
+
+Target = Annotated[
+    ExecuTorchTarget | OnnxTarget | CoreMLTarget | PackedTarget, Field(discriminator="format")
+]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ RUNTIMES = {
     Format.ONNX: "ONNX Runtime (.onnx)",
     Format.ORT: "ONNX Runtime (.ort)",
     Format.COREML: "Core ML",
+    Format.PACKED: "packed (.psk)",
 }
 """What people call the runtime that a format is for."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress import archive
+from compress.capture import forward_of, load_program
 from compress.errors import CompressError
 from compress.quality import Forward, Outputs, compare, run_all
 from compress.task import Inputs, Sample, TaskMetric
@@ -71,10 +74,19 @@ def onnxruntime(path: Path) -> Forward:
     return forward
 
 
+def packed(path: Path) -> Forward:
+    """Unpack a ``.psk`` and run the program that was in it with torch."""
+    with tempfile.TemporaryDirectory(prefix="pocketship-") as scratch:
+        program = Path(scratch) / "program.pt2"
+        program.write_bytes(archive.unpack_file(path.read_bytes(), where=str(path)))
+        return forward_of(load_program(program))
+
+
 RUNTIMES: dict[Format, Callable[[Path], Forward]] = {
     Format.EXECUTORCH: executorch,
     Format.ONNX: onnxruntime,
     Format.ORT: onnxruntime,
+    Format.PACKED: packed,
 }
 
 NOT_HERE: dict[Format, str] = {
