@@ -17,21 +17,23 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress import constraints, importance, kmeans
 from compress.bit_allocation import Choice, allocate
 from compress.constraints import SharedValues
 from compress.errors import CompressError
 from compress.fine_tune import FineTuning, fine_tune
+from compress.fold import foldable
 from compress.recipe import State, StepConfig, handles
 from compress.weights import Weight, overridden, weights_of
 
-WIDTHS = (1, 2, 3, 4, 6)
-"""Bits among which ``mean_bits`` chooses: those that Core ML has palettes for, without 8."""
+WIDTHS = (1, 2, 3, 4, 6, 8)
+"""Bits among which ``mean_bits`` chooses: those that Core ML has palettes for."""
 
 
 class Table(BaseModel):
-    """The size of a layer's tables; ``bits`` or ``clusters`` is given.
+    """The size of a layer's tables; ``bits`` or ``clusters`` is given, or ``mean_bits`` decides.
 
     ``clusters``: non-zero values. ``bits``: width of an index; a zero takes one of the 2^bits
     places where the layer has zeros. ``group_size``: output channels that share a table; the
@@ -46,12 +48,18 @@ class Table(BaseModel):
 
     @model_validator(mode="after")
     def _one_size(self) -> Table:
-        if not self._has_one_size():
-            raise ValueError("exactly one of bits and clusters must be given")
+        self._check()
         return self
 
-    def _has_one_size(self) -> bool:
-        return (self.bits is None) != (self.clusters is None)
+    def _check(self) -> None:
+        given = (self.bits is not None) + (self.clusters is not None)
+        if given > 1 or (given == 0 and self.group_size is None):
+            raise ValueError("exactly one of bits and clusters must be given")
+
+    @property
+    def sized(self) -> bool:
+        """Whether it says how many values there are."""
+        return self.bits is not None or self.clusters is not None
 
 
 class Cluster(Table, StepConfig):
@@ -76,13 +84,14 @@ class Cluster(Table, StepConfig):
     def _sound(self) -> Cluster:
         if self.mean_bits is not None and self.importance == "none":
             raise ValueError("mean_bits weighs layers against each other by importance: fisher")
+        if self.mean_bits is None and not all(table.sized for table in self.overrides.values()):
+            raise ValueError("exactly one of bits and clusters must be given in each override")
         return self
 
-    def _has_one_size(self) -> bool:
+    def _check(self) -> None:
         sizes = (self.bits, self.clusters, self.mean_bits)
         if sum(size is not None for size in sizes) != 1:
             raise ValueError("exactly one of bits, clusters and mean_bits must be given")
-        return True
 
 
 @handles(Cluster)
@@ -93,6 +102,7 @@ def cluster(state: State, config: Cluster) -> State:
     if not weights:
         raise CompressError("no layer is left to cluster", where="exclude")
     own = overridden(model, weights, config.overrides)
+    notes = _norms_behind(state, weights)
     scores: importance.Scores = {}
     if config.importance == "fisher":
         scores = importance.fisher(
@@ -102,9 +112,8 @@ def cluster(state: State, config: Cluster) -> State:
         _Plan.of(weight, own.get(weight.full_name, config), scores.get(weight.full_name))
         for weight in weights
     ]
-    notes = []
     if config.mean_bits is not None:
-        free = [plan for plan in plans if plan.weight.full_name not in own]
+        free = [p for p in plans if not own.get(p.weight.full_name, config).sized]
         notes.append(_allocate(free, config.mean_bits, config.float16_values))
     rows = []
     for number, plan in enumerate(plans):
@@ -115,6 +124,20 @@ def cluster(state: State, config: Cluster) -> State:
     if config.fine_tune is not None:
         notes.append(fine_tune(model, state.task, config.fine_tune, state.run).words())
     return replace(state, notes=tuple(notes))
+
+
+def _norms_behind(state: State, weights: Sequence[Weight]) -> list[str]:
+    model = state.float_model()
+    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return []
+    pairs = foldable(model, state.task.example_inputs)
+    torn = {pair.full_name for pair, _ in pairs} & {weight.full_name for weight in weights}
+    if not torn:
+        return []
+    return [
+        f"{len(torn)} of these layers have a batch norm behind them; exporters scale each channel "
+        "by it, after which no few values are left: put fold_batch_norm before cluster"
+    ]
 
 
 @dataclass
@@ -234,14 +257,15 @@ def _share(plan: _Plan, config: Cluster, seed: int) -> _Row:
 
 
 def _fit_half(tables: Sequence[NDArray[Any]], weight: Tensor) -> bool:
-    """Whether float16 holds these values to 2^-10 of the layer's root mean square."""
+    """Whether float16 holds these values to its own precision, or 2^-10 of the layer's RMS."""
     values = np.concatenate(tables)
     if not len(values):
         return True
     limit = 2**-10 * float(weight[weight != 0].double().square().mean().sqrt())
+    limits = np.maximum(limit, 2**-11 * np.abs(values))
     with np.errstate(over="ignore"):
         away = np.abs(values.astype(np.float16).astype(np.float64) - values)
-    return bool((away <= limit).all())
+    return bool((away <= limits).all())
 
 
 def _allocate(plans: Sequence[_Plan], mean_bits: float, half: bool) -> str:
@@ -253,7 +277,7 @@ def _allocate(plans: Sequence[_Plan], mean_bits: float, half: bool) -> str:
         for points, mean in zip(plan.points(), plan.mean_scores(), strict=True):
             if points is None:
                 continue
-            found = kmeans.optima(points, counts, limit=512)
+            found = _quick(points, counts)
             for count in counts:
                 # Points carry weights relative to their group's mean; layers compete in absolute.
                 errors[count] += mean * kmeans.distortion(points, found[count])
@@ -268,6 +292,16 @@ def _allocate(plans: Sequence[_Plan], mean_bits: float, half: bool) -> str:
         plan.values = plan.values_of(bits)
     often = ", ".join(f"{chosen.count(b)} of {b} bits" for b in WIDTHS if b in chosen)
     return f"widths for {mean_bits:g} bits a weight: {often}"
+
+
+def _quick(points: kmeans.Points, counts: Sequence[int]) -> dict[int, kmeans.Floats]:
+    """Centroids that are good enough to compare widths by."""
+    few = [count for count in counts if count < 32]
+    found = kmeans.optima(points, few, limit=512)
+    for count in counts:
+        if count not in found:
+            found[count] = kmeans.kmeans(points, count, "density")
+    return found
 
 
 def _summary(rows: Sequence[_Row]) -> list[str]:

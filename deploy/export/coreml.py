@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy.errors import ExportError, first_line
 from deploy.export.options import CoreMLTarget, Written
+from deploy.export.palettes import palettize
 from deploy.types import Format, Placement
 
 
@@ -31,6 +32,11 @@ def export(program: Any, options: CoreMLTarget, folder: Path, stem: str) -> tupl
             where=stem,
             hint="Give pooling layers an explicit stride; leave out target 'coreml' otherwise.",
         ) from error
+    reason = "Core ML chooses CPU, GPU or Neural Engine on the device"
+    if options.palettes == "auto":
+        model, palettes = palettize(model, grouped=options.minimum_deployment_target == "iOS18")
+        if palettes:
+            reason += f"; {len(palettes)} weights stored as palettes"
     path = folder / f"{stem}.mlpackage"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{stem}.") as scratch:
@@ -39,9 +45,6 @@ def export(program: Any, options: CoreMLTarget, folder: Path, stem: str) -> tupl
         if path.exists():
             shutil.rmtree(path)
         made.rename(path)
-    where = Placement(
-        backend="coreml",
-        reason="Core ML chooses CPU, GPU or Neural Engine on the device",
-    )
+    where = Placement(backend="coreml", reason=reason)
     tools = {name: version(name) for name in ("torch", "coremltools", "torchao")}
     return (Written(Format.COREML, path, where, tools),)

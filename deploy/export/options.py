@@ -38,10 +38,14 @@ class OnnxTarget(Model):
 
 
 class CoreMLTarget(Model):
-    """``.mlpackage`` for Core ML (ML Program), converted on any machine, run on Apple's only."""
+    """``.mlpackage`` for Core ML (ML Program), converted on any machine, run on Apple's only.
+
+    ``palettes`` ``auto`` stores weights that have few values as look-up tables, without a change.
+    """
 
     format: Literal[Format.COREML]
     minimum_deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS18"
+    palettes: Literal["auto", "off"] = "auto"
 
     def formats(self) -> tuple[Format, ...]:
         """The formats that come out, the first being the target's own."""

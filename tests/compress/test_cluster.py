@@ -230,3 +230,17 @@ def test_configurations_that_make_no_sense_are_refused(given: dict[str, object],
 def test_overrides() -> None:
     after = values(clustered(Cluster(bits=2, overrides={"3": Table(clusters=9)})).float_model())
     assert [distinct(value) for value in after.values()] == [4, 9]
+
+
+def test_an_override_may_leave_the_width_to_mean_bits() -> None:
+    task = classes_task(64)
+    task = replace(task, calibration=[(x[None],) for x in task.train.inputs[0][:16]])
+    given = {"mean_bits": 6, "importance": "fisher"}
+    config = Cluster(**given, overrides={"1": Table(group_size=12), "3": Table(bits=1)})
+    state = clustered(config, task)
+    after = values(state.float_model())
+    assert distinct(after["3.weight"]) == 2
+    assert "1.weight" in state.notes[0]
+    assert "x 2 tables" in state.notes[0]
+    with pytest.raises(ValidationError, match="in each override"):
+        Cluster(bits=2, overrides={"1": Table(group_size=12)})
