@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.nn.attention
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -97,11 +98,15 @@ def count_macs(model: nn.Module, inputs: Inputs) -> int:
     Counted by torch's flop counter (half of its operations) while the model runs, so that
     functional calls count too. Element-wise operators are left out, as is usual.
     """
-    # The fused attention of nn.MultiheadAttention is one operator that the counter does not know.
+    # Attention as the CPU fuses it is one operator that the counter does not know.
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with (
+            torch.no_grad(),
+            torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
             model(*inputs)
     except Exception as error:
         raise CompressError(

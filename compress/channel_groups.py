@@ -58,27 +58,37 @@ class Slice:
 class ChannelGroup:
     """Channels of coupled layers.
 
-    A *unit* is what can be removed alone: one channel, or with grouped convolutions one channel at
-    the same place in each of their ``step`` groups.
+    ``unit[i]`` is the unit of channel i of the first layer met. A *unit* is what can be removed
+    alone: a channel, or with grouped convolutions one channel at the same place in each of their
+    groups, or with gates (a split whose halves are multiplied) one channel of each half.
     """
 
     name: str
-    size: int
-    step: int
+    unit: tuple[int, ...]
     slices: tuple[Slice, ...]
+
+    @property
+    def size(self) -> int:
+        """Channels in all."""
+        return len(self.unit)
 
     @property
     def units(self) -> int:
         """How many units there are."""
-        return self.size // self.step
+        return max(self.unit) + 1
 
-    def unit_of(self) -> Tensor:
-        """The unit of each channel, int64 [size]."""
-        return torch.arange(self.size) % self.units
+    @property
+    def step(self) -> int:
+        """Channels of one unit."""
+        return self.size // self.units
 
     def filters(self) -> list[str]:
-        """The layers whose output channels these are."""
+        """The layers that make these channels."""
         return [part.layer for part in self.slices if part.side == "out"]
+
+    def mapped(self) -> list[str]:
+        """The layers and bare parameters that have an entry for each of these channels."""
+        return [part.layer for part in self.slices if part.side == "both"]
 
 
 Chosen = Sequence[tuple[ChannelGroup, Collection[int]]]
@@ -115,17 +125,20 @@ def find_groups(
             left[group.name] = reason
         elif tied:
             left[group.name] = f"'{tied}' shares a weight with another layer"
-        elif group.size % group.step or group.units < 2:
+        elif group.units < 2 or group.size % group.units:
             left[group.name] = "too few channels"
         else:
             groups.append(group)
     trial = Trial(model, probe)
-    if not trial.holds(groups):
-        sound = [group for group in groups if trial.holds([group])]
-        mixed = [group for group in groups if group not in sound]
-        left |= {group.name: "its channels are reshaped, split or mixed" for group in mixed}
-        groups = sound if trial.holds(sound) else []
-    return groups, left
+    if trial.holds(groups):
+        return groups, left
+    sound: list[ChannelGroup] = []
+    for group in groups:
+        if trial.holds([*sound, group]):
+            sound.append(group)
+        else:
+            left[group.name] = "its channels are reshaped, split or mixed"
+    return sound, left
 
 
 def remove(model: nn.Module, chosen: Chosen) -> None:
@@ -138,9 +151,9 @@ def remove(model: nn.Module, chosen: Chosen) -> None:
         for part, channels in _channels(group, units):
             cuts.setdefault((part.layer, part.side), (part, set()))[1].update(channels)
     with torch.no_grad():
-        for part, channels in cuts.values():
-            if channels:
-                _cut(model, part, sorted(channels))
+        for part, gone in cuts.values():
+            if gone:
+                _cut(model, part, sorted(gone))
     for name, value in model.named_parameters():
         value.requires_grad_(name not in frozen and value.requires_grad)
 
@@ -197,7 +210,7 @@ def _channels(group: ChannelGroup, units: Collection[int]) -> list[tuple[Slice, 
         (
             part,
             [c for c, root in zip(part.channels, part.roots, strict=True)
-             if root % group.units in gone],
+             if group.unit[root] in gone],
         )
         for part in group.slices
     ]  # fmt: skip
@@ -251,9 +264,9 @@ class Trial:
     def equal(self, chosen: Chosen) -> bool:
         """Whether the outputs are equal but for rounding; False where the pruned model fails."""
         pruned, reference = copy.deepcopy(self.model), copy.deepcopy(self.model)
-        silence(reference, chosen)
-        wanted = self._run(reference, self.probe)
         try:
+            silence(reference, chosen)
+            wanted = self._run(reference, self.probe)
             remove(pruned, chosen)
             got = self._run(pruned, self.probe)
         except Exception:
@@ -263,7 +276,8 @@ class Trial:
                 return False
             a, b = left.double(), right.double()
             scale = max(float(a.abs().max()), 1e-30) if a.numel() else 1.0
-            if bool(((a - b).abs() > TOLERANCE[self.dtype] * scale).any()):
+            # NaN must not pass for equal.
+            if not bool(((a - b).abs() <= TOLERANCE[self.dtype] * scale).all()):
                 return False
         return True
 
@@ -328,11 +342,34 @@ def _plain(graph: Any, group: Any) -> tuple[ChannelGroup, str]:
         elif isinstance(target, _ConvNd) and side != "both":
             step = math.lcm(step, target.groups)
         slices.append(Slice(name, side, tuple(channels), tuple(roots), dep.handler, axis))
-    size = len(slices[0].channels)
+    unit = _units(graph, group, step)
     # The first filters in the model's order name the group, wherever the graph was entered.
     places = {name: place for place, name in enumerate(graph._module2name.values())}
     slices.sort(key=lambda part: (part.side != "out", places.get(part.layer, len(places))))
-    return ChannelGroup(slices[0].layer, size, step, tuple(slices)), reason
+    return ChannelGroup(slices[0].layer, unit, tuple(slices)), reason
+
+
+def _units(graph: Any, group: Any, step: int) -> tuple[int, ...]:
+    """The unit of each channel of the layer at which torch-pruning entered the group."""
+    import torch_pruning as tp
+
+    entry = group[0].dep
+    size = len(group[0].idxs)
+    if size % step:
+        return (0,) * size
+    first = [channel % (size // step) for channel in range(size)]
+    splits = (tp.ops._SplitOp, tp.ops._SliceOp, tp.ops._UnbindOp)
+    if any(isinstance(dep.target.module, splits) for dep, _ in group):
+        for channel in range(size):
+            alone = graph.get_pruning_group(entry.target.module, entry.handler, [channel])
+            for dep, channels in alone:
+                if dep.target is entry.target and dep.handler == entry.handler:
+                    joined = {first[other] for other in channels}
+                    first = [min(joined) if f in joined else f for f in first]
+    numbers = {value: number for number, value in enumerate(sorted(set(first)))}
+    unit = tuple(numbers[value] for value in first)
+    even = len({unit.count(value) for value in set(unit)}) == 1
+    return unit if even else (0,) * size
 
 
 def _reason(target: object) -> str:

@@ -57,9 +57,9 @@ def importance(
         elif criterion == "batch_norm":
             scores.append(_scales(model, group))
         else:
-            power = 1 if criterion == "l1" else 2
-            total = _over_filters(model, group, lambda weight, p=power: weight.double().abs() ** p)
-            scores.append(total if power == 1 else total.sqrt())
+            squared = criterion == "l2"
+            total = _over_filters(model, group, _square if squared else _absolute)
+            scores.append(total.sqrt() if squared else total)
     return scores
 
 
@@ -77,50 +77,12 @@ def normalized(score: Tensor, how: Normalize, criterion: Criterion) -> Tensor:
     return score / scale if float(scale) > 0 else score
 
 
-def macs_by_group(
-    model: nn.Module, inputs: tuple[Tensor, ...], groups: Sequence[ChannelGroup]
-) -> list[float]:
-    """For each group the MACs (convolutions and linear layers) that one unit of it costs."""
-    macs: dict[str, int] = {}
-
-    def hook(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def count(module: nn.Module, _: object, output: Tensor) -> None:
-            weight = module.weight
-            assert isinstance(weight, Tensor)
-            out = weight.shape[0] if isinstance(module, nn.Linear) else module.out_channels
-            assert isinstance(out, int)
-            macs[name] = macs.get(name, 0) + output.numel() // out * weight.numel()
-
-        return count
-
-    hooks = [
-        module.register_forward_hook(hook(name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | _ConvNd)
-    ]
-    try:
-        with torch.no_grad():
-            model(*inputs)
-    finally:
-        for handle in hooks:
-            handle.remove()
-    saved = []
-    for group in groups:
-        total = 0.0
-        for part in group.slices:
-            if part.layer in macs:
-                module = model.get_submodule(part.layer)
-                total += macs[part.layer] * len(part.channels) / _width(module, part)
-        saved.append(total / group.units)
-    return saved
+def _absolute(tensor: Tensor) -> Tensor:
+    return tensor.double().abs()
 
 
-def _width(module: nn.Module, part: Slice) -> int:
-    linear = isinstance(module, nn.Linear)
-    name = "features" if linear else "channels"
-    width = getattr(module, f"in_{name}" if part.side == "in" else f"out_{name}")
-    assert isinstance(width, int)
-    return width
+def _square(tensor: Tensor) -> Tensor:
+    return tensor.double().square()
 
 
 def _over_filters(
@@ -150,7 +112,7 @@ def _scales(model: nn.Module, group: ChannelGroup) -> Tensor | None:
 
 def _add(total: Tensor, values: Tensor, part: Slice, group: ChannelGroup) -> None:
     channels = torch.tensor(part.channels)
-    units = torch.tensor(part.roots) % group.units
+    units = torch.tensor([group.unit[root] for root in part.roots])
     total.index_add_(0, units, values[channels].to(total.dtype))
 
 
@@ -197,9 +159,7 @@ def _from_data(
                 if criterion == "taylor":
                     totals[index] += _joint(model, group).square()
                 else:
-                    totals[index] += _over_filters(
-                        model, group, lambda g: g.double().square(), gradient=True
-                    )
+                    totals[index] += _over_filters(model, group, _square, gradient=True)
             done += 1
     finally:
         model.zero_grad(set_to_none=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -12,16 +13,16 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from compress import constraints
-from compress.budget import WORDS, Budget, Measure, count_parameters, measure_of
+from compress.budget import WORDS, Budget, Measure, count_macs, count_parameters, measure_of
 from compress.channel_groups import ChannelGroup, Trial, find_groups, remove
 from compress.channel_scores import (
     FROM_DATA,
     Criterion,
     Normalize,
     importance,
-    macs_by_group,
     normalized,
 )
 from compress.errors import CompressError
@@ -45,7 +46,10 @@ class PruneChannels(StepConfig):
     """Remove the least important channels until the budget is met.
 
     ``budget`` is a share of the model as it enters the step. ``scope``: ``local`` takes the same
-    share of every group of coupled layers, ``global`` ranks all channels together.
+    share of every group of coupled layers, ``global`` ranks all channels together. ``per_gain``
+    divides the importance of a channel by what its removal wins of the budget's figure (of MACs
+    where the figure is a measured cost), so that few valuable channels go and not many cheap ones;
+    None does so for ``taylor`` only, whose scores are losses and can be weighed against gains.
     """
 
     kind: Literal["prune_channels"] = "prune_channels"
@@ -53,7 +57,7 @@ class PruneChannels(StepConfig):
     criterion: Criterion = "taylor"
     scope: Literal["global", "local"] = "global"
     normalize: Normalize = "auto"
-    per_mac: bool = False
+    per_gain: bool | None = None
     layers: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     round_to: int = Field(default=8, ge=1)
@@ -152,7 +156,7 @@ class _Pruner:
         task, config = self.state.task, self.config
         probe = probe_of(task)
         groups, left = find_groups(model, task.example_inputs, probe)
-        groups = [group for group in groups if self._chosen(model, group)]
+        groups = self._chosen(model, groups)
         self.first = {group.name: group.size for group in groups} | self.first
         here = replace(self.state.run, place=f"{self.state.run.place} round {number}")
         scores = importance(
@@ -172,6 +176,11 @@ class _Pruner:
                 hint="Name the layers that mix channels under exclude.",
             )
         remove(model, chosen)
+        rounds, kind = self.config.iterations, WORDS[self.config.budget.kind]
+        self.state.run.say(
+            f"round {number} of {rounds}: at most {share:.1%} of the {kind} remain, "
+            f"{count_parameters(model):,} parameters"
+        )
         return left
 
     def widths(self, model: nn.Module) -> str:
@@ -185,10 +194,18 @@ class _Pruner:
         more = f" and {len(changed) - 12} others" if len(changed) > 12 else ""
         return f"channels: {', '.join(changed[:12]) or 'as before'}{more}"
 
-    def _chosen(self, model: nn.Module, group: ChannelGroup) -> bool:
-        """Whether the user's patterns allow all filters of the group to be removed."""
-        layers = select(model, self.config.layers, self.config.exclude)
-        return all(name in layers for name in group.filters())
+    def _chosen(self, model: nn.Module, groups: list[ChannelGroup]) -> list[ChannelGroup]:
+        """The groups of which the user's patterns allow every layer to be narrowed."""
+        kinds = (nn.Linear, nn.Embedding, _ConvNd)
+        named = select(model, self.config.layers, self.config.exclude, kinds)
+        kept = set(select(model, types=kinds)) - set(
+            select(model, ("*",), self.config.exclude, kinds)
+        )
+        return [
+            group
+            for group in groups
+            if all(name in named for name in group.filters()) and not kept & set(group.mapped())
+        ]
 
     def _rank(
         self,
@@ -198,16 +215,14 @@ class _Pruner:
         left: dict[str, str],
     ) -> list[_Ranked]:
         config = self.config
-        costs = macs_by_group(model, self.state.task.example_inputs, groups)
-        scale = max(sum(costs) / len(costs), 1.0) if costs else 1.0
+        weighed = config.criterion == "taylor" if config.per_gain is None else config.per_gain
+        gains = self._gains(model, groups) if weighed else [1.0] * len(groups)
         ranked = []
-        for group, score, cost in zip(groups, scores, costs, strict=True):
+        for group, score, gain in zip(groups, scores, gains, strict=True):
             if score is None:
                 left[group.name] = "no batch norm with scales"
                 continue
-            values = normalized(score, config.normalize, config.criterion)
-            if config.per_mac:
-                values = values * scale / max(cost, 1.0)
+            values = normalized(score, config.normalize, config.criterion) / gain
             order = torch.argsort(values, stable=True).tolist()
             rank = [float(values[unit]) for unit in order]
             if config.scope == "local":
@@ -221,6 +236,19 @@ class _Pruner:
             else:
                 left[group.name] = f"{group.size} channels are too few for these settings"
         return ranked
+
+    def _gains(self, model: nn.Module, groups: list[ChannelGroup]) -> list[float]:
+        """What the removal of one unit of each group wins, as a share of the whole."""
+        measure: Measure = count_parameters
+        if self.config.budget.kind != "parameters":
+            inputs = self.state.task.example_inputs
+            measure = functools.partial(count_macs, inputs=inputs)
+        whole, gains = measure(model), []
+        for group in groups:
+            shorter = copy.deepcopy(model)
+            remove(shorter, [(group, [0])])
+            gains.append(max(whole - measure(shorter), 1.0) / max(whole, 1.0))
+        return gains
 
     def _search(
         self, model: nn.Module, ranked: list[_Ranked], share: float

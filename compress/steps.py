@@ -1,6 +1,7 @@
 """Every recipe step; importing this module registers them. One line a step."""
 
 from compress import binarize as binarize
+from compress import blocks as blocks
 from compress import channels as channels
 from compress import clip as clip
 from compress import cluster as cluster
