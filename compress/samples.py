@@ -10,7 +10,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from compress.errors import ConfigError
+from compress.errors import ConfigError, first_line
 
 Inputs = tuple[Tensor, ...]
 
@@ -67,13 +67,24 @@ def batch(samples: Sequence[Sample], indices: Tensor) -> Sample:
     if isinstance(samples, TensorSamples):
         return samples.batch(indices)
     chosen = [samples[index] for index in indices.tolist()]
-    inputs = tuple(
-        torch.cat([sample.inputs[position] for sample in chosen])
-        for position in range(len(chosen[0].inputs))
-    )
     targets = [sample.target for sample in chosen]
-    present = [target for target in targets if target is not None]
-    return Sample(inputs, torch.cat(present) if len(present) == len(targets) else None)
+    present = [
+        target.reshape(-1) if target.ndim == 0 else target
+        for target in targets
+        if target is not None
+    ]
+    try:
+        inputs = tuple(
+            torch.cat(column) for column in zip(*(s.inputs for s in chosen), strict=True)
+        )
+        joined = torch.cat(present) if len(present) == len(targets) else None
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"samples cannot be joined to a batch: {first_line(error)}",
+            where="task",
+            hint="Inputs and targets of all samples need equal shapes but for axis 0.",
+        ) from error
+    return Sample(inputs, joined)
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:

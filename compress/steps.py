@@ -5,6 +5,7 @@ from compress import blocks as blocks
 from compress import channels as channels
 from compress import clip as clip
 from compress import cluster as cluster
+from compress import factorize as factorize
 from compress import fine_tune as fine_tune
 from compress import fold as fold
 from compress import imitate as imitate

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,11 +18,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from compress.code_print import code_print
 from compress.errors import CompressError, PocketshipError, first_line
 from compress.journal import Run, finite_weights, key_of
-from compress.quality import figure, flat_outputs
-from compress.samples import Sample, batch
+from compress.passes import batch_count, batches
+from compress.passes import evaluate as evaluate
+from compress.quality import flat_outputs
+from compress.samples import Sample
 from compress.task import Task
+
+_BatchNorm = nn.modules.batchnorm._BatchNorm
 
 Objective = Callable[[nn.Module, Sample], Tensor]
 """``(model in training mode, batch) -> scalar loss``."""
@@ -30,13 +35,28 @@ SetMode = Callable[[nn.Module, bool], object]
 """Switches a model between training (True) and evaluation; exported graphs need their own way."""
 
 
+SAY_EVERY_S = 20.0
+"""A word within an epoch that lasts longer than this."""
+
+
 def set_module_mode(model: nn.Module, training: bool) -> None:
-    """:data:`SetMode` of an ordinary module."""
+    """:data:`SetMode` of an ordinary module.
+
+    A batch normalisation whose parameters are all frozen stays in evaluation mode: to freeze a
+    layer means its statistics too.
+    """
     model.train(training)
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, _BatchNorm) and own and not any(p.requires_grad for p in own):
+            module.eval()
 
 
 class Training(BaseModel):
-    """How weights are fitted. ``batch_size`` counts samples, ``patience`` epochs without a gain."""
+    """How weights are fitted. ``batch_size`` counts samples, ``patience`` epochs without a gain.
+
+    ``patience`` looks at the best epoch by the validation metric also where the ``last`` is kept.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,7 +85,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """What a training did. ``best`` is the epoch whose weights the model has now."""
+    """What a training did. ``best`` is the epoch whose weights the model has now.
+
+    With ``keep: last`` that is the last one.
+    """
 
     epochs: tuple[Epoch, ...]
     best: Epoch
@@ -107,8 +130,9 @@ def fit(
             change buffers in place and must depend on nothing that ``state_dict`` does not hold.
         after_batch: called after each optimizer step.
 
-    Raises ``CompressError`` where there is no training data, and where a loss or a weight stops
-    being finite: the model then has the weights of the best epoch so far.
+    Raises ``CompressError`` where there is no training data, the journal cannot be written, the
+    loss fails, and where a loss or a weight stops being finite. Whatever ends a training early
+    leaves the model in evaluation mode with the weights of the best epoch so far, or those it had.
     """
     if not task.train or not task.validation:
         missing = "train" if not task.train else "validation"
@@ -117,48 +141,62 @@ def fit(
             where=purpose,
             hint="Give Task(train=[...], validation=[...]), or leave the fine-tuning out.",
         )
-    whole = trained or model
-    loss_of = objective or task_objective(task)
+    whole = model if trained is None else trained
+    loss_of = task_objective(task) if objective is None else objective
+    run.check_writable()
+    finite_weights(whole, f"{purpose}, before the first epoch")
     key = "training-" + key_of(
         [torch.__version__, run.seed, run.place, purpose, config.model_dump(), signature],
         [run.data_print(task), [p.requires_grad for p in whole.parameters()]],
+        [code_print(part) for part in (task.loss, task.augment, task.metric)],
         whole,
     )
-    loop = _Loop(whole, config, -(-len(task.train) // config.batch_size))
-    resumed = loop.load(run.kept(key))
-    while not loop.finished:
-        number = len(loop.epochs) + 1
-        started = time.monotonic()
-        # Not the generator's state but its origin is what a resumed run has too.
-        torch.manual_seed(run.derived_seed(purpose, "epoch", number))
-        set_mode(model, True)
-        try:
+    loop = _Loop(whole, config, batch_count(len(task.train), config.batch_size), task.metric.gain)
+    resumed = _resume(loop, run, key)
+    try:
+        while not loop.finished:
+            number = len(loop.epochs) + 1
+            where = f"{purpose}, epoch {number}"
+            started = time.monotonic()
+            # Not the generator's state but its origin is what a resumed run has too.
+            torch.manual_seed(run.derived_seed(purpose, "epoch", number))
+            set_mode(model, True)
             loss = loop.epoch(
                 batches(task, config.batch_size, run.generator(purpose, "batches", number)),
                 functools.partial(loss_of, model),
                 _Hooks(before_batch, after_batch),
-                f"{purpose}, epoch {number}",
+                where,
+                lambda text: run.say(f"{purpose}: {text}"),
             )
-            finite_weights(whole, f"{purpose}, epoch {number}")
-        except CompressError:
-            if loop.best is not None:
-                loop.restore()
+            finite_weights(whole, where)
             set_mode(model, False)
-            raise
+            loop.finish_epoch(Epoch(number, loss, evaluate(model, task, task.validation)))
+            run.keep(key, loop.saved())
+            seconds = time.monotonic() - started
+            left = f", about {seconds * (config.epochs - number):.0f} s left"
+            run.say(
+                f"{purpose}: epoch {number}/{config.epochs}, loss {loss:.4f}, "
+                f"validation {task.metric.name} {loop.epochs[-1].validation:.4f}, "
+                f"{seconds:.1f} s{'' if loop.finished else left}"
+            )
+    finally:
+        # A half-trained network must not be taken for a trained one, whatever ended the loop.
+        loop.restore()
         set_mode(model, False)
-        value = evaluate(model, task, task.validation)
-        loop.finish_epoch(Epoch(number, loss, value), task.metric.gain)
-        run.keep(key, loop.saved())
-        seconds = time.monotonic() - started
-        left = "" if loop.finished else f", about {seconds * (config.epochs - number):.0f} s left"
-        run.say(
-            f"{purpose}: epoch {number}/{config.epochs}, loss {loss:.4f}, "
-            f"validation {task.metric.name} {value:.4f}, {seconds:.1f} s{left}"
-        )
-    loop.restore()
-    set_mode(model, False)
-    assert loop.best is not None
-    return History(tuple(loop.epochs), loop.best, resumed)
+    return History(tuple(loop.epochs), loop.kept, resumed)
+
+
+def _resume(loop: _Loop, run: Run, key: str) -> int:
+    """Take up a checkpoint; returns its number of epochs, 0 where there is none that fits."""
+    saved = run.kept(key)
+    if saved is None:
+        return 0
+    try:
+        return loop.load(saved)
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        loop.restore()
+        run.say(f"the checkpoint {key} does not fit ({first_line(error)}); training again")
+        return 0
 
 
 def task_objective(task: Task) -> Objective:
@@ -169,44 +207,6 @@ def task_objective(task: Task) -> Objective:
         return task.loss(flat_outputs(model(*sample.inputs))[0], sample.target)
 
     return objective
-
-
-def evaluate(
-    model: nn.Module, task: Task, samples: Sequence[Sample], batch_size: int = 512
-) -> float:
-    """The task's metric of a module (in evaluation mode) on samples, computed in batches."""
-    outputs: list[Tensor] = []
-    targets: list[Tensor | None] = []
-    with torch.no_grad():
-        for indices in torch.arange(len(samples)).tensor_split(_cuts(len(samples), batch_size)):
-            joined = batch(samples, indices)
-            answers = flat_outputs(model(*joined.inputs))[0].float()
-            outputs += [answers[row : row + 1] for row in range(len(answers))]
-            wanted = joined.target
-            targets += [None if wanted is None else wanted[i : i + 1] for i in range(len(answers))]
-    return figure(task.metric, outputs, targets)
-
-
-def _cuts(count: int, size: int) -> list[int]:
-    return list(range(size, count, size))
-
-
-def batches(
-    task: Task, batch_size: int, generator: torch.Generator, *, shuffle: bool = True
-) -> Iterator[Sample]:
-    """Training batches of one pass, augmented.
-
-    A last batch of one sample is left out: batch normalisation cannot train on it.
-    """
-    count = len(task.train)
-    order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
-    for indices in order.tensor_split(_cuts(count, batch_size)):
-        if len(indices) == 1 and count > 1:
-            continue
-        joined = batch(task.train, indices)
-        if task.augment is not None:
-            joined = Sample(task.augment(joined.inputs, generator), joined.target)
-        yield joined
 
 
 @dataclass(frozen=True)
@@ -224,10 +224,16 @@ class _Hooks:
 
 
 class _Loop:
-    """The state that a checkpoint holds: weights, optimizer, what the epochs gave."""
+    """The state that a checkpoint holds: weights, optimizer, what the epochs gave.
 
-    def __init__(self, model: nn.Module, config: Training, steps: int) -> None:
-        self.model, self.config, self.steps = model, config, steps
+    ``best`` is the first epoch with the best validation metric, ``kept`` the one whose weights
+    ``kept_weights`` are: of the start as long as there is none.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: Training, steps: int, gain: Callable[[float, float], float]
+    ) -> None:
+        self.model, self.config, self.steps, self.gain = model, config, steps, gain
         fitted = [p for p in model.parameters() if p.requires_grad]
         if not fitted:
             raise CompressError(
@@ -237,15 +243,28 @@ class _Loop:
         self.optimizer = _optimizer(fitted, config)
         self.scaler = torch.amp.GradScaler("cpu", enabled=config.precision == "fp16")
         self.epochs: list[Epoch] = []
-        self.best: Epoch | None = None
-        self.best_weights: dict[str, Any] = {}
+        self.kept_weights = self._weights()
+
+    @property
+    def best(self) -> Epoch:
+        """Raises ``IndexError`` before the first epoch has ended."""
+        best = self.epochs[0]
+        for epoch in self.epochs[1:]:
+            if self.gain(epoch.validation, best.validation) > 0:
+                best = epoch
+        return best
+
+    @property
+    def kept(self) -> Epoch:
+        """Raises ``IndexError`` before the first epoch has ended."""
+        return self.epochs[-1] if self.config.keep == "last" else self.best
 
     @property
     def finished(self) -> bool:
         done, patience = len(self.epochs), self.config.patience
-        if done >= self.config.epochs:
-            return True
-        return bool(patience and self.best and done - self.best.number >= patience)
+        if done == 0 or done >= self.config.epochs:
+            return done > 0
+        return patience is not None and done - self.best.number >= patience
 
     def rate(self, step: int) -> float:
         """Learning rate of the step counted over all epochs: linear warm-up, then the schedule."""
@@ -264,10 +283,12 @@ class _Loop:
         loss_of: Callable[[Sample], Tensor],
         hooks: _Hooks,
         where: str,
+        say: Callable[[str], None],
     ) -> float:
         """One pass; returns the mean loss of its batches."""
         step, total = self.steps * len(self.epochs), self.steps * self.config.epochs
-        losses = []
+        losses: list[float] = []
+        said = time.monotonic()
         for sample in samples:
             hooks.before(step, total)
             for group in self.optimizer.param_groups:
@@ -281,9 +302,13 @@ class _Loop:
                     where=f"{where}, batch {len(losses)}",
                     hint="Lower the learning rate or clip gradients; the last good epoch is kept.",
                 )
-            self._update(loss)
+            self._update(loss, where)
             hooks.after()
             step += 1
+            if time.monotonic() - said > SAY_EVERY_S:
+                said = time.monotonic()
+                number = f"epoch {len(self.epochs) + 1}/{self.config.epochs}"
+                say(f"{number}, batch {len(losses)}/{self.steps}, loss {losses[-1]:.4f}")
         return sum(losses) / len(losses)
 
     def _loss(self, loss_of: Callable[[Sample], Tensor], sample: Sample, where: str) -> Tensor:
@@ -299,28 +324,30 @@ class _Loop:
                 where=where,
             ) from error
 
-    def _update(self, loss: Tensor) -> None:
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    def _update(self, loss: Tensor, where: str) -> None:
+        try:
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise CompressError(
+                f"the loss has no gradient: {first_line(error)}", where=where
+            ) from error
         self.scaler.unscale_(self.optimizer)
         if self.config.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.fitted, self.config.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    def finish_epoch(self, epoch: Epoch, gain: Callable[[float, float], float]) -> None:
+    def finish_epoch(self, epoch: Epoch) -> None:
         self.epochs.append(epoch)
-        better = self.best is None or gain(epoch.validation, self.best.validation) > 0
-        if better or self.config.keep == "last":
-            self.best = epoch
-            self.best_weights = {k: _copy(v) for k, v in self.model.state_dict().items()}
+        if self.kept is epoch:
+            self.kept_weights = self._weights()
 
     def restore(self) -> None:
-        self.model.load_state_dict(self.best_weights)
+        self.model.load_state_dict(self.kept_weights)
 
     def saved(self) -> dict[str, Any]:
-        assert self.best is not None
         rows = [[e.number, e.loss, e.validation] for e in self.epochs]
-        done = {"epochs": rows, "best": self.best.number, "best_weights": self.best_weights}
+        done = {"epochs": rows, "kept_weights": self.kept_weights}
         if self.finished:
             return done
         return {
@@ -330,18 +357,42 @@ class _Loop:
             "scaler": self.scaler.state_dict(),
         }
 
-    def load(self, saved: dict[str, Any] | None) -> int:
-        """Go on where a checkpoint stands; returns how many epochs it had."""
-        if saved is None:
-            return 0
-        self.epochs = [Epoch(int(n), loss, value) for n, loss, value in saved["epochs"]]
-        self.best = self.epochs[saved["best"] - 1]
-        self.best_weights = saved["best_weights"]
-        if not self.finished:
-            self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.scaler.load_state_dict(saved["scaler"])
-        return len(self.epochs)
+    def load(self, saved: dict[str, Any]) -> int:
+        """Go on where a checkpoint stands; returns how many epochs it had.
+
+        Raises one of several exceptions where it does not fit; only the model may be changed then.
+        """
+        epochs = [Epoch(int(n), float(loss), float(value)) for n, loss, value in saved["epochs"]]
+        if not epochs or [e.number for e in epochs] != list(range(1, len(epochs) + 1)):
+            raise ValueError("its epochs are not 1, 2, ...")
+        self._check_form(saved["kept_weights"])
+        self.model.load_state_dict(saved["kept_weights"])
+        self.epochs = epochs
+        try:
+            if not self.finished:
+                self._check_form(saved["model"])
+                self.model.load_state_dict(saved["model"])
+                self.optimizer.load_state_dict(saved["optimizer"])
+                self.scaler.load_state_dict(saved["scaler"])
+        except BaseException:
+            self.epochs = []
+            self.optimizer = _optimizer(self.fitted, self.config)
+            raise
+        self.kept_weights = saved["kept_weights"]
+        return len(epochs)
+
+    def _check_form(self, weights: dict[str, Any]) -> None:
+        """Raise ``ValueError`` for other names, or a parameter of another shape or dtype."""
+        if set(weights) != set(self.model.state_dict()):
+            raise ValueError("it has other weights")
+        # Not buffers: those of observers grow with the first batch, and load_state_dict knows.
+        for name, own in self.model.named_parameters(remove_duplicate=False):
+            theirs = weights[name]
+            if theirs.shape != own.shape or theirs.dtype != own.dtype:
+                raise ValueError(f"its '{name}' is {list(theirs.shape)} {theirs.dtype}")
+
+    def _weights(self) -> dict[str, Any]:
+        return {name: _copy(value) for name, value in self.model.state_dict().items()}
 
 
 def _optimizer(fitted: list[nn.Parameter], config: Training) -> torch.optim.Optimizer:
@@ -353,9 +404,10 @@ def _optimizer(fitted: list[nn.Parameter], config: Training) -> torch.optim.Opti
             momentum=config.momentum,
             weight_decay=decay,
             nesterov=config.momentum > 0,
+            fused=True,
         )
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(fitted, lr=rate, weight_decay=decay)
+    return kind(fitted, lr=rate, weight_decay=decay, fused=True)
 
 
 def _copy(value: Any) -> Any:
