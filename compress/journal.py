@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.export import ExportedProgram
 
 from compress import samples
 from compress.errors import CompressError, first_line
@@ -105,10 +106,20 @@ class Run:
 
 
 def key_of(*parts: object) -> str:
-    """A file name for the journal: 32 hex digits of SHA-256 of JSON values and modules' weights."""
+    """A file name for the journal: 32 hex digits of SHA-256 of all parts.
+
+    They are JSON values, modules (their weights count) and exported programs (graph and weights).
+    """
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, nn.Module):
+        if isinstance(part, ExportedProgram):
+            graphs = [m for m in part.graph_module.modules() if isinstance(m, fx.GraphModule)]
+            text = "".join(str(graph.graph) for graph in graphs) + str(part.graph_signature)
+            digest.update(f"{len(text)}:{text}".encode())
+            for name, value in sorted({**part.state_dict, **part.constants}.items()):
+                digest.update(name.encode())
+                samples.update(digest, value if isinstance(value, torch.Tensor) else None)
+        elif isinstance(part, nn.Module):
             state = part.state_dict()
             digest.update(f"{type(part).__name__} {len(state)}".encode())
             for name, value in state.items():
