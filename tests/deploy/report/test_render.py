@@ -10,6 +10,7 @@ from deploy.report import render, tables, words
 from deploy.report.markdown import code, escape
 from deploy.report.tables import plain
 from deploy.types import (
+    Cost,
     LedgerRow,
     Metric,
     Outcome,
@@ -54,6 +55,8 @@ class Page(HTMLParser):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
+        if tag in VOID:
+            return
         assert self.open.pop() == tag
         self.words.append(" ")
 
@@ -104,6 +107,15 @@ def hostile_report() -> Report:
                 program_bytes=1,
                 seconds=1,
                 notes=(HOSTILE,),
+                warnings=(HOSTILE,),
+            ),
+            LedgerRow(
+                step=HOSTILE,
+                parameters=1,
+                program_bytes=2,
+                seconds=1,
+                cost=Cost(device=HOSTILE, format=HOSTILE, metric=HOSTILE, tier=HOSTILE, value=1.0),
+                warnings=(HOSTILE,),
             ),
         ),
         parity=(
