@@ -202,19 +202,20 @@ def blocking(inputs, generator):
     return here.noisy(inputs, generator)
 
 task = replace(here.stateful_task(), augment=here.counted)
-here.noisy_calls = blocking
+here.augmenting[0] = blocking
 apply(task, here.STEPS, seed=2, journal=Path(sys.argv[1]))
 """
 STEPS = [
     FineTuneStep(epochs=3, batch_size=50),
     Factorize(layers=("head",), rank=Rank(fixed=2), fine_tune=FineTuning(epochs=3, batch_size=50)),
 ]
-noisy_calls: Any = None
+# In a list: the code's fingerprint sees functions by name, and the child's is another one.
+augmenting = [noisy]
 
 
 def counted(inputs: Inputs, generator: torch.Generator) -> Inputs:
     """What the task augments with: the test's child process blocks in it."""
-    return (noisy_calls or noisy)(inputs, generator)
+    return augmenting[0](inputs, generator)
 
 
 def recipe_weights(task: Task, **options: Any) -> dict[str, torch.Tensor]:
