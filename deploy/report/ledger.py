@@ -101,11 +101,15 @@ def _bought_row(step: Step, cost: Cost | None) -> tuple[Cell, ...]:
         )
     else:
         size = (
-            _count(new.parameters, old and old.parameters),
-            _count(new.nonzeros, old and old.nonzeros),
-            _count(new.macs, old and old.macs, f"cannot be counted: {', '.join(new.macs_unknown)}"),
-            _count(new.packed_bytes, old and old.packed_bytes, new.packed_reason),
-            _count(new.disk_bytes, old and old.disk_bytes),
+            _count(new.parameters, old.parameters if old else None),
+            _count(new.nonzeros, old.nonzeros if old else None),
+            _count(
+                new.macs,
+                old.macs if old else None,
+                f"cannot be counted: {', '.join(new.macs_unknown)}",
+            ),
+            _count(new.packed_bytes, old.packed_bytes if old else None, new.packed_reason),
+            _count(new.disk_bytes, old.disk_bytes if old else None),
         )
     return (
         name(step.label, _cut(_detail(row), 120)),
@@ -258,9 +262,11 @@ def _terminal_row(step: Step) -> Sequence[str]:
     cells = [step.label + ("" if row.kept else " (dropped)")]
     cells.append(_worded(disk, disk_before, "bytes on disk"))
     packed = size.packed_bytes if size else None
-    cells.append("" if packed is None else _worded(packed, old and old.packed_bytes, "packed"))
+    cells.append(
+        "" if packed is None else _worded(packed, old.packed_bytes if old else None, "packed")
+    )
     macs = size.macs if size else None
-    cells.append("" if macs is None else _worded(macs, old and old.macs, "MACs"))
+    cells.append("" if macs is None else _worded(macs, old.macs if old else None, "MACs"))
     quality = row.quality
     has_metric = quality is not None and quality.metric != NO_METRIC
     metric = _metric(row)

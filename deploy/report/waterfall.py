@@ -90,7 +90,7 @@ def _panels(report: Report) -> list[_Panel]:
     if len(rows) < 2:
         return []
     kinds: list[tuple[str, Callable[[LedgerRow], float | None]]] = [
-        ("Bytes to download, packed", lambda row: row.footprint and row.footprint.packed_bytes),
+        ("Bytes to download, packed", _packed),
         ("Bytes of weights on disk", lambda row: row.program_bytes),
     ]
     costs = {(c.device, c.format, c.metric, c.tier) for s in rows if (c := s.row.cost) is not None}
@@ -105,6 +105,10 @@ def _panels(report: Report) -> list[_Panel]:
         if len(bars) == len(rows) and any(bar.value for bar in bars):
             panels.append(_Panel(title, tuple(bars)))
     return panels
+
+
+def _packed(row: LedgerRow) -> float | None:
+    return row.footprint.packed_bytes if row.footprint else None
 
 
 def _cost(row: LedgerRow) -> float | None:
