@@ -32,6 +32,11 @@ WIDTHS = (1, 2, 3, 4, 6, 8)
 """Bits among which ``mean_bits`` chooses: those that Core ML has palettes for."""
 
 
+_EVENNESS = 0.2
+"""Share of a layer's mean importance that is added to each weight's: the estimate is a noisy one,
+and what no calibration input needs (a class that none of them shows) may be needed later."""
+
+
 class Table(BaseModel):
     """The size of a layer's tables; ``bits`` or ``clusters`` is given, or ``mean_bits`` decides.
 
@@ -108,6 +113,7 @@ def cluster(state: State, config: Cluster) -> State:
         scores = importance.fisher(
             model, state.task, weights, state.run, count=config.importance_samples
         )
+        scores = {name: value + _EVENNESS * value.mean() for name, value in scores.items()}
     plans = [
         _Plan.of(weight, own.get(weight.full_name, config), scores.get(weight.full_name))
         for weight in weights
