@@ -61,6 +61,7 @@ def _columns(layer: nn.Module, x: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1]).T[None]
     assert isinstance(layer, nn.Conv2d)
+    x = x if x.ndim == 4 else x[None]
     padding = layer.padding if isinstance(layer.padding, tuple) else 0
     patches = nn.functional.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
     places = patches.shape[-1]
