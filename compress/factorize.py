@@ -65,7 +65,7 @@ def factorize(state: State, config: Factorize) -> State:
             raise CompressError(
                 "data_aware needs calibration data", hint="Give Task(calibration=[...])."
             )
-        low_rank.observe(model, found, task.calibration[: config.calibration_samples])
+        low_rank.observe(model, found, list(task.calibration)[: config.calibration_samples])
     candidates = {candidate.name: candidate for candidate in found}
     picked = _by_rules(model, candidates, config, state)
     if config.max_metric_drop is not None:

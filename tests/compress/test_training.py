@@ -222,6 +222,7 @@ def recipe_weights(task: Task, **options: Any) -> dict[str, torch.Tensor]:
     return dict(apply(task, STEPS, seed=2, **options).program.state_dict)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_was_killed_in_an_epoch_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     task = replace(stateful_task(), augment=counted)
     threads = torch.get_num_threads()
