@@ -159,10 +159,7 @@ def _by_search(
 
     key = "ranks-" + key_of(
         [run.seed, run.place, config.model_dump(), ladders, run.data_print(task)],
-        [
-            [c.name, c.moments is not None and c.moments.second(centred=False).tolist()]
-            for c in candidates.values()
-        ],
+        [[c.name, c.method, c.moments and c.moments.fingerprint()] for c in candidates.values()],
         model,
         task.metric,
     )
