@@ -100,7 +100,7 @@ def test_classes_on_another_axis_count_each_place_once() -> None:
     got = Distilled(config, student, teacher, task).objective()(student, data.batch(slice(None)))
     p, q = ((net(points) / 2).softmax(1).double() for net in (teacher, student))
     assert float(got.detach()) == pytest.approx(
-        4 * float((p * (p / q).log()).sum(1).mean()), rel=1e-4
+        4 * float((p * (p / q).log()).sum(1).mean().detach()), rel=1e-4
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress import constraints
+from compress import constraints, training
 from compress.errors import CompressError, PocketshipError
 from compress.factorize import Factorize
 from compress.fine_tune import FineTuneStep, FineTuning
@@ -222,6 +223,7 @@ def recipe_weights(task: Task, **options: Any) -> dict[str, torch.Tensor]:
     return dict(apply(task, STEPS, seed=2, **options).program.state_dict)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_was_killed_in_an_epoch_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     task = replace(stateful_task(), augment=counted)
     threads = torch.get_num_threads()
@@ -440,3 +442,41 @@ def test_an_unwritable_journal_is_told_before_training(tmp_path: Path) -> None:
     with pytest.raises(CompressError, match="the journal cannot be written"):
         run_of(classes_task(16), Training(), folder=blocked / "x", progress=said.append)
     assert not said
+
+
+def test_hooks_and_progress_count_the_batches_that_are_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training, "SAY_EVERY_S", -1.0)  # a word after each batch
+    task = classes_task(33)
+    seen: list[tuple[int, int]] = []
+    after: list[int] = []
+    said: list[str] = []
+    fit(
+        copy.deepcopy(task.model), task, Training(epochs=2, batch_size=16),
+        Run(progress=said.append, place="recipe step 1 (x)"), purpose="t",
+        before_batch=lambda *at: seen.append(at), after_batch=lambda: after.append(1),
+    )  # fmt: skip
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    assert len(after) == 4
+    assert said[0].startswith("recipe step 1 (x): t: epoch 1/2, batch 1/2, loss ")
+    assert said[2].startswith("recipe step 1 (x): t: epoch 1/2, loss ")
+    assert "s left" in said[2]
+    assert "s left" not in said[-1]
+
+
+def test_the_rate_warms_up_and_falls_as_a_cosine() -> None:
+    rates: list[float] = []
+
+    class Watching(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    task = classes_task(40)
+    config = Training(epochs=5, batch_size=20, learning_rate=0.1, warmup_epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "Adam", Watching)
+        run_of(task, config)
+    expected = [0.1 / 3, 0.2 / 3] + [0.05 * (1 + math.cos(math.pi * k / 8)) for k in range(8)]
+    assert rates == pytest.approx(expected)
