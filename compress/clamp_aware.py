@@ -108,7 +108,7 @@ class ClampAwareQuantizer(XNNPACKQuantizer):  # type: ignore[misc]
         if getattr(producer, "target", None) not in _PRODUCERS or len(producer.users) != 1:
             return False
         annotation = producer.meta.get(Q_ANNOTATION_KEY)
-        spec = None if annotation is None else annotation.output_qspec
+        spec: Any = None if annotation is None else annotation.output_qspec
         maker = getattr(getattr(spec, "observer_or_fake_quant_ctr", None), "p", None)
         if maker is None or maker.func is not ActivationObserver:
             return False
@@ -116,5 +116,7 @@ class ClampAwareQuantizer(XNNPACKQuantizer):  # type: ignore[misc]
         through = ActivationObserver.with_args(
             **{**maker.keywords, "through": _SATURATING[curve.target]}
         )
-        annotation.output_qspec = replace(spec, observer_or_fake_quant_ctr=through)
+        producer.meta[Q_ANNOTATION_KEY].output_qspec = replace(
+            spec, observer_or_fake_quant_ctr=through
+        )
         return True

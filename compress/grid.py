@@ -50,4 +50,5 @@ def fake_quantize(value: Tensor, observer: Any) -> Tensor:
         scale, zero = scale.view(shape), zero.view(shape)
     # As torch's operator does it: multiply by the inverse, then round half to even.
     steps = (value * (1.0 / scale)).round() + zero
-    return (steps.clamp(observer.quant_min, observer.quant_max) - zero) * scale
+    passed: Tensor = (steps.clamp(observer.quant_min, observer.quant_max) - zero) * scale
+    return passed

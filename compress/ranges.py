@@ -100,7 +100,7 @@ class ActivationObserver(HistogramObserver):  # type: ignore[misc]
         after = self.through or (lambda x: x)
         wanted = after(values)
         best, chosen = torch.inf, pairs[0]
-        for part in pairs.split(64):
+        for part in torch.split(pairs, 64):
             scale, zero = self._calculate_qparams_of(part)
             steps = (values / scale).round().add(zero).clamp(self.quant_min, self.quant_max)
             error = (after((steps - zero) * scale) - wanted).square().mul(weight).sum(1)

@@ -15,11 +15,11 @@ A weight that is zero stays zero.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.nn import functional
 
 from compress.lockstep import CONVOLUTIONS, LINEAR, Layer
@@ -46,14 +46,15 @@ class Rounder:
         self.graph, self.rounding, self.correct_bias = graph, rounding, correct_bias
         self.damping = damping
         self.rounded = self.corrected = 0
+        self.parameters = dict(graph.named_parameters(remove_duplicate=False))
 
     def __call__(self, layer: Layer) -> None:
         """Settle one layer."""
-        if layer.node.target not in CONVOLUTIONS | {LINEAR}:
+        if layer.node.target not in CONVOLUTIONS | {LINEAR} or layer.weight not in self.parameters:
             return
-        moments = _Moments(layer)
-        weight = self.graph.get_parameter(layer.weight)
+        weight = self.parameters[layer.weight]
         exact = weight.detach().clone()
+        moments = _Moments(layer, exact.shape)
         observer = layer.observer
         if self.rounding == "gptq":
             scale, _ = observer.calculate_qparams()
@@ -63,14 +64,14 @@ class Rounder:
             weight.data.copy_(moments.as_weight(settled, exact))
             observer.fixed = scale
             self.rounded += 1
-        if self.correct_bias and layer.bias is not None:
+        if self.correct_bias and layer.bias in self.parameters:
             scale, _ = observer.calculate_qparams()
             shape = [-1 if axis == 0 else 1 for axis in range(exact.ndim)]
             steps = (weight.detach() / scale.view(shape)).round()
             held = steps.clamp(-observer.quant_max, observer.quant_max) * scale.view(shape)
             lost = moments.mean_output(exact, moments.exact_mean)
             lost = lost - moments.mean_output(held, moments.mean)
-            self.graph.get_parameter(layer.bias).data.add_(lost)
+            self.parameters[layer.bias].data.add_(lost)
             self.corrected += 1
 
 
@@ -143,9 +144,10 @@ def gptq(
 class _Moments:
     """Mean and covariance of a layer's quantized inputs, as the columns that weights multiply."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, shape: torch.Size) -> None:
         self.layer = layer
-        self.groups = _groups(layer)
+        self.columns = Columns(layer.node, shape)
+        self.groups = self.columns.groups
         self.exact_mean = self._mean(layer.exact)
         self.mean = self._mean(layer.quantized)
 
@@ -165,23 +167,6 @@ class _Moments:
             count += columns.shape[2]
         return total / count
 
-    def columns(self, value: Tensor) -> Tensor:
-        """[groups, columns of the weight, positions]."""
-        node = self.layer.node
-        if node.target is LINEAR:
-            return value.reshape(-1, value.shape[-1]).T[None]
-        stride, padding, dilation, kernel = _window(self.layer)
-        if len(kernel) == 1:
-            value = value[:, :, None]
-        if {*kernel, *stride} == {1} and not any(padding):
-            return value.movedim(1, 0).reshape(self.groups, value.shape[1] // self.groups, -1)
-        if len(kernel) == 1:
-            kernel, stride = [1, *kernel], [1, *stride]
-            padding, dilation = [0, *padding], [1, *dilation]
-        patches = functional.unfold(value, kernel, dilation, padding, stride)
-        batch, rows, positions = patches.shape
-        return patches.movedim(1, 0).reshape(self.groups, rows // self.groups, batch * positions)
-
     def weight_rows(self, weight: Tensor) -> Tensor:
         """[groups, outputs of a group, columns]."""
         return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
@@ -196,20 +181,41 @@ class _Moments:
         return (self.weight_rows(weight) @ mean[:, :, None]).reshape(-1)
 
 
-def _groups(layer: Layer) -> int:
-    if layer.node.target is LINEAR:
-        return 1
-    args = layer.node.args
-    return int(args[6]) if len(args) > 6 else 1  # type: ignore[arg-type]
+class Columns:
+    """The input of a convolution or linear layer as the columns that its weight multiplies.
 
+    Args:
+        node: the layer, of ATen's ``conv1d``, ``conv2d`` or ``linear``.
+        shape: of its weight.
+    """
 
-def _window(layer: Layer) -> tuple[list[int], list[int], list[int], list[int]]:
-    args = layer.node.args
-    kernel = list(layer.node.args[1].args[0].meta["val"].shape[2:])  # type: ignore[union-attr]
-    spatial = len(kernel)
+    def __init__(self, node: Node, shape: torch.Size) -> None:
+        self.linear = node.target is LINEAR
+        self.kernel = list(shape[2:])
+        args: Any = node.args
 
-    def of(place: int, default: int) -> list[int]:
-        value = list(args[place]) if len(args) > place else [default]  # type: ignore[arg-type]
-        return [int(v) for v in (value * spatial if len(value) == 1 else value)]  # type: ignore[call-overload]
+        def window(place: int, default: int) -> list[int]:
+            given = list(args[place]) if len(args) > place else [default]
+            return given * len(self.kernel) if len(given) == 1 else given
 
-    return of(3, 1), of(4, 0), of(5, 1), kernel
+        self.groups = 1 if self.linear or len(args) <= 6 else int(args[6])
+        self.stride, self.padding, self.dilation = window(3, 1), window(4, 0), window(5, 1)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """[groups, columns of the weight, positions]."""
+        if self.linear:
+            return value.reshape(-1, value.shape[-1]).T[None]
+        if {*self.kernel, *self.stride} == {1} and not any(self.padding):
+            return value.movedim(1, 0).reshape(self.groups, value.shape[1] // self.groups, -1)
+        # unfold knows images only: a line is an image of one row.
+        fill = 2 - len(self.kernel)
+        value = value[:, :, None] if fill else value
+        patches = functional.unfold(
+            value,
+            (*[1] * fill, *self.kernel),
+            (*[1] * fill, *self.dilation),
+            (*[0] * fill, *self.padding),
+            (*[1] * fill, *self.stride),
+        )
+        batch, rows, positions = patches.shape
+        return patches.movedim(1, 0).reshape(self.groups, rows // self.groups, batch * positions)
