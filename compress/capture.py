@@ -14,8 +14,17 @@ from compress.quality import Forward, flat_outputs
 from compress.task import Inputs
 
 
-def capture(model: nn.Module, example_inputs: Inputs, *, name: str = "model") -> ExportedProgram:
+def capture(
+    model: nn.Module,
+    example_inputs: Inputs,
+    *,
+    name: str = "model",
+    dynamic_batch: bool = False,
+) -> ExportedProgram:
     """``torch.export`` of a module (already in eval mode) with static shapes.
+
+    With ``dynamic_batch`` axis 0 of every input is one dimension of any size: what is trained is
+    run with other batches than what is exported.
 
     Inputs are traced contiguous: a permuted example would put its memory order into the program,
     and Core ML refuses such a program.
@@ -25,7 +34,13 @@ def capture(model: nn.Module, example_inputs: Inputs, *, name: str = "model") ->
     try:
         with torch.no_grad():
             contiguous = tuple(tensor.contiguous() for tensor in example_inputs)
-            return torch.export.export(model, contiguous, strict=False)
+            if not dynamic_batch:
+                return torch.export.export(model, contiguous, strict=False)
+            # Sizes 0 and 1 are special to torch.export: it would fix a batch of one.
+            batches = tuple(torch.cat([tensor, tensor]) for tensor in contiguous)
+            batch = torch.export.Dim("batch")
+            shapes = tuple({0: batch} for _ in batches)
+            return torch.export.export(model, batches, dynamic_shapes=shapes)
     except Exception as error:
         raise CompressError(
             f"torch.export refuses the model: {type(error).__name__}: {first_line(error)}",

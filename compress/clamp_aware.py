@@ -1,7 +1,9 @@
-"""The quantizer that knows that a clamp after a convolution is part of the convolution."""
+"""The quantizer that knows what stands behind a convolution: a clamp, or a curve that saturates."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +11,8 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuant
 from executorch.backends.xnnpack.quantizer.xnnpack_quantizer_utils import propagate_annotation
 from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+
+from compress.ranges import ActivationObserver
 
 _ATEN = torch.ops.aten
 _CLAMPS = frozenset(
@@ -30,6 +34,16 @@ _PRODUCERS = frozenset(
         _ATEN.mul.Tensor,
     }
 )
+# Below or above some value their result hardly changes, so that steps spent there are lost.
+_SATURATING: dict[Any, Callable[[torch.Tensor], torch.Tensor]] = {
+    _ATEN.hardswish.default: torch.nn.functional.hardswish,
+    _ATEN.hardswish_.default: torch.nn.functional.hardswish,
+    _ATEN.hardsigmoid.default: torch.nn.functional.hardsigmoid,
+    _ATEN.hardsigmoid_.default: torch.nn.functional.hardsigmoid,
+    _ATEN.silu.default: torch.nn.functional.silu,
+    _ATEN.silu_.default: torch.nn.functional.silu,
+    _ATEN.sigmoid.default: torch.sigmoid,
+}
 
 
 class ClampAwareQuantizer(XNNPACKQuantizer):  # type: ignore[misc]
@@ -39,11 +53,15 @@ class ClampAwareQuantizer(XNNPACKQuantizer):  # type: ignore[misc]
     quantizer knows that of ``relu`` only and puts a quantization step between the two. The backend
     in turn knows ``hardtanh`` but not ``clamp`` (its lowering of a convolution that is quantized
     behind a ``clamp`` fails), so that a clamp with two bounds becomes the equal ``hardtanh`` first.
+
+    Hard-swish, hard-sigmoid, SiLU and sigmoid are no clamps of a kernel: what they read is
+    quantized. Its range is then the one with the least error *behind* them
+    (:class:`compress.ranges.ActivationObserver`).
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.fused = 0
+        self.fused = self.looked_through = 0
 
     def transform_for_annotation(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
         """Write ``clamp(x, low, high)`` behind a producer as ``hardtanh(x, low, high)``."""
@@ -65,6 +83,8 @@ class ClampAwareQuantizer(XNNPACKQuantizer):  # type: ignore[misc]
         for node in model.graph.nodes:
             if node.target in _CLAMPS and self._take_over(node):
                 self.fused += 1
+            if node.target in _SATURATING and self._look_through(node):
+                self.looked_through += 1
         propagate_annotation(model)
         return model
 
@@ -80,4 +100,23 @@ class ClampAwareQuantizer(XNNPACKQuantizer):  # type: ignore[misc]
             output_qspec=annotation.output_qspec, _annotated=True
         )
         annotation.output_qspec = None
+        return True
+
+    @staticmethod
+    def _look_through(curve: Any) -> bool:
+        producer = curve.args[0]
+        if getattr(producer, "target", None) not in _PRODUCERS or len(producer.users) != 1:
+            return False
+        annotation = producer.meta.get(Q_ANNOTATION_KEY)
+        spec: Any = None if annotation is None else annotation.output_qspec
+        maker = getattr(getattr(spec, "observer_or_fake_quant_ctr", None), "p", None)
+        if maker is None or maker.func is not ActivationObserver:
+            return False
+        # Not maker.with_args: PT2E reads the name of the class from the first wrapper.
+        through = ActivationObserver.with_args(
+            **{**maker.keywords, "through": _SATURATING[curve.target]}
+        )
+        producer.meta[Q_ANNOTATION_KEY].output_qspec = replace(
+            spec, observer_or_fake_quant_ctr=through
+        )
         return True

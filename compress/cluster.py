@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress import constraints, importance, kmeans
 from compress.bit_allocation import Choice, allocate
+from compress.compensate import assign, input_moments
 from compress.constraints import SharedValues
 from compress.errors import CompressError
 from compress.fine_tune import FineTuning, fine_tune
@@ -30,6 +31,11 @@ from compress.weights import Weight, overridden, weights_of
 
 WIDTHS = (1, 2, 3, 4, 6, 8)
 """Bits among which ``mean_bits`` chooses: those that Core ML has palettes for."""
+
+
+_EVENNESS = 0.2
+"""Share of a layer's mean importance that is added to each weight's: the estimate is a noisy one,
+and what no calibration input needs (a class that none of them shows) may be needed later."""
 
 
 class Table(BaseModel):
@@ -65,6 +71,7 @@ class Table(BaseModel):
 class Cluster(Table, StepConfig):
     """Replace the weights that are not zero by the nearest of a few values; zeros stay zero.
 
+    ``compensate`` lets each assignment make up for the errors of those before it.
     ``mean_bits`` instead of ``bits`` gives each layer a width of its own such that indices and
     tables take so many bits a weight on average, by ``importance``.
     """
@@ -74,6 +81,7 @@ class Cluster(Table, StepConfig):
     init: kmeans.Init = "exact"
     importance: Literal["none", "fisher"] = "none"
     importance_samples: int = Field(default=64, ge=1)
+    compensate: bool = False
     float16_values: bool = True
     layers: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
@@ -108,6 +116,7 @@ def cluster(state: State, config: Cluster) -> State:
         scores = importance.fisher(
             model, state.task, weights, state.run, count=config.importance_samples
         )
+        scores = {name: value + _EVENNESS * value.mean() for name, value in scores.items()}
     plans = [
         _Plan.of(weight, own.get(weight.full_name, config), scores.get(weight.full_name))
         for weight in weights
@@ -115,11 +124,15 @@ def cluster(state: State, config: Cluster) -> State:
     if config.mean_bits is not None:
         free = [p for p in plans if not own.get(p.weight.full_name, config).sized]
         notes.append(_allocate(free, config.mean_bits, config.float16_values))
+    moments: dict[str, Tensor] = {}
+    if config.compensate:
+        inputs = importance.inputs_of(state.task, "compensate")[: config.importance_samples]
+        moments = input_moments(model, weights, inputs)
     rows = []
     for number, plan in enumerate(plans):
         state.run.say(f"clustering {plan.weight.full_name} ({number + 1} of {len(plans)})")
         seed = state.run.derived_seed("cluster", plan.weight.full_name) & 0xFFFFFFFF
-        rows.append(_share(plan, config, seed))
+        rows.append(_share(plan, config, seed, moments.get(plan.weight.full_name)))
     notes = [*_summary(rows), *notes]
     if config.fine_tune is not None:
         notes.append(fine_tune(model, state.task, config.fine_tune, state.run).words())
@@ -217,7 +230,7 @@ def _groups(channels: int, size: int) -> int:
     return channels // best
 
 
-def _share(plan: _Plan, config: Cluster, seed: int) -> _Row:
+def _share(plan: _Plan, config: Cluster, seed: int, moments: Tensor | None) -> _Row:
     weight = plan.weight
     before = weight.value.clone()
     tables = [
@@ -235,6 +248,8 @@ def _share(plan: _Plan, config: Cluster, seed: int) -> _Row:
         alive = row != 0
         if len(table):
             indices[group, alive] = kmeans.nearest(row[alive].astype(np.float64), table) + 1
+    if moments is not None:
+        indices = _compensated(plan, before, moments, tables)
     constraints.release(weight.holders)
     shared = SharedValues(
         plan.join(indices), plan.values, groups=plan.groups, axis=weight.out_axis, half=half
@@ -254,6 +269,23 @@ def _share(plan: _Plan, config: Cluster, seed: int) -> _Row:
         float((before - weight.value).double().square().sum()),
         half,
     )
+
+
+def _compensated(
+    plan: _Plan, weight: Tensor, moments: Tensor, tables: Sequence[NDArray[Any]]
+) -> NDArray[np.int32]:
+    """Indices, as ``_share`` has them, that leave a small error of the layer's output."""
+    values = torch.zeros(plan.groups, plan.values)
+    for group, table in enumerate(tables):
+        if len(table):
+            # A short table ends in repetitions of its last value, which are never nearer.
+            values[group] = torch.from_numpy(np.pad(table, (0, plan.values - len(table)), "edge"))
+    channels = len(weight)
+    of_row = values.repeat_interleave(channels // plan.groups, dim=0)
+    blocks = weight.reshape(len(moments), -1, moments.shape[-1])
+    alive = blocks != 0
+    found = assign(blocks, moments, of_row.view(*blocks.shape[:2], -1), alive)
+    return torch.where(alive, found + 1, 0).int().reshape(plan.groups, -1).numpy()
 
 
 def _fit_half(tables: Sequence[NDArray[Any]], weight: Tensor) -> bool:

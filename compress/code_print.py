@@ -42,9 +42,11 @@ def _any(value: object, seen: set[int]) -> Iterator[str]:
         yield f"{value.co_code.hex()} {value.co_names} {value.co_varnames}"
         yield from _any(value.co_consts, seen)
     elif isinstance(value, tuple):
+        yield f"tuple of {len(value)}"
         for item in value:
             yield from _any(item, seen)
     elif isinstance(value, frozenset | set):
+        yield f"set of {len(value)}"
         yield from sorted(_ADDRESS.sub("", repr(item)) for item in value)
     elif id(value) not in seen:
         seen.add(id(value))
@@ -60,6 +62,7 @@ def _once(value: object, seen: set[int]) -> Iterator[str]:
         yield from _any((value.func, value.args, value.keywords), seen)
     elif isinstance(value, list | dict):
         items = value.items() if isinstance(value, dict) else value
+        yield type(value).__name__
         yield from _any(tuple(items), seen)
     elif isinstance(value, nn.Module):
         yield from _module(value, seen)

@@ -112,18 +112,23 @@ def cp(weight: Tensor, rank: int, seed: int, iterations: int = 200) -> list[Tens
         leading = _leading(unfold(tensor, axis), rank)
         start[:, : leading.shape[1]] = leading
         found.append(start)
-    error = 1.0
+    ones = torch.ones(rank, rank, dtype=torch.float64)
+    explained = 0.0
     for _ in range(iterations):
         for axis in range(tensor.ndim):
-            gram = torch.ones(rank, rank, dtype=torch.float64)
+            gram = ones
             for other in found[:axis] + found[axis + 1 :]:
                 gram = gram * (other.T @ other)
-            penalty = 1e-7 * gram.diagonal().mean() + 1e-30
-            gram = gram + penalty * torch.eye(rank, dtype=torch.float64)
-            found[axis] = torch.linalg.solve(gram, _contracted(tensor, found, axis).T).T
+            damped = gram.clone()
+            damped.diagonal().add_(1e-7 * gram.diagonal().mean() + 1e-30)
+            contracted = _contracted(tensor, found, axis)
+            found[axis] = torch.linalg.solve(damped, contracted.T).T
+        # ‖T‖² - ‖T - T'‖² from what the last axis needed anyway.
+        last = found[-1]
+        before = explained
+        explained = float(2 * (last * contracted).sum() - (gram * (last.T @ last)).sum())
         found = _balanced(found)
-        before, error = error, relative_error(tensor, cp_weight(found))
-        if abs(before - error) <= 1e-6:
+        if abs(explained - before) <= 1e-6:
             break
     found[0] = found[0] * scale
     return _balanced(found)
@@ -153,8 +158,9 @@ def cp_weight(factors: list[Tensor]) -> Tensor:
 
 def relative_error(weight: Tensor, approximation: Tensor) -> float:
     """‖weight - approximation‖ / ‖weight‖; 0 for a weight of zeros that is met exactly."""
-    noise = float(torch.linalg.vector_norm(weight.double() - approximation.double()))
-    signal = float(torch.linalg.vector_norm(weight.double()))
+    exact = weight.detach().double()
+    noise = float(torch.linalg.vector_norm(exact - approximation.detach().double()))
+    signal = float(torch.linalg.vector_norm(exact))
     if signal == 0.0:
         return 0.0 if noise == 0.0 else math.inf
     return noise / signal

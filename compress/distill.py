@@ -128,7 +128,7 @@ class Distilled:
     def _soft(self, answer: Tensor, wanted: Tensor) -> Tensor:
         config = self.config
         if config.method == "mse":
-            return functional.mse_loss(answer, wanted)
+            return functional.mse_loss(answer.float(), wanted.float())
         if not -answer.ndim <= config.class_axis < answer.ndim or answer.ndim < 2:
             raise CompressError(
                 f"class_axis {config.class_axis} is no class axis of {list(answer.shape)}",
@@ -155,5 +155,5 @@ class Distilled:
 
 def _rows(scores: Tensor, class_axis: int) -> Tensor:
     """[..., classes, ...] -> [rows, classes]."""
-    last = scores.movedim(class_axis, -1)
+    last = scores.float().movedim(class_axis, -1)
     return last.reshape(-1, last.shape[-1])

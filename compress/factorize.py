@@ -65,7 +65,7 @@ def factorize(state: State, config: Factorize) -> State:
             raise CompressError(
                 "data_aware needs calibration data", hint="Give Task(calibration=[...])."
             )
-        low_rank.observe(model, found, task.calibration[: config.calibration_samples])
+        low_rank.observe(model, found, list(task.calibration)[: config.calibration_samples])
     candidates = {candidate.name: candidate for candidate in found}
     picked = _by_rules(model, candidates, config, state)
     if config.max_metric_drop is not None:
@@ -159,10 +159,7 @@ def _by_search(
 
     key = "ranks-" + key_of(
         [run.seed, run.place, config.model_dump(), ladders, run.data_print(task)],
-        [
-            [c.name, c.moments is not None and c.moments.second(centred=False).tolist()]
-            for c in candidates.values()
-        ],
+        [[c.name, c.method, c.moments and c.moments.fingerprint()] for c in candidates.values()],
         model,
         task.metric,
     )

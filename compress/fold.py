@@ -120,7 +120,7 @@ def _fold(weight: Weight, norm: _BatchNorm) -> None:
 
 def _add_bias(weight: Weight, factor: Tensor, shift: Tensor) -> None:
     module, dtype = weight.module, weight.original.dtype
-    if module.bias is None:
+    if getattr(module, "bias", None) is None:
         trained = weight.original.requires_grad
         module.bias = nn.Parameter(shift.to(dtype), requires_grad=trained)
     else:

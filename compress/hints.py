@@ -154,6 +154,7 @@ class Hints:
             mine, theirs = learnt[hint.student], taught[hint.taught]
             if str(number) in self.projections:
                 mine = self.projections[str(number)](mine)
+            mine, theirs = mine.float(), theirs.float()  # the resizing knows no half precision
             total = total + hint.weight * functional.mse_loss(_resized(mine, theirs), theirs)
         for pair in self.attention:
             mine, theirs = (_attention(learnt[pair.student]), _attention(taught[pair.taught]))
@@ -224,7 +225,7 @@ def _incomparable(pair: HiddenPair, mine: Tensor, theirs: Tensor) -> CompressErr
 
 def _attention(features: Tensor) -> Tensor:
     """[batch, channels, height, width] -> mean square over the channels, [batch, 1, ...]."""
-    return features.square().mean(dim=1, keepdim=True)
+    return features.float().square().mean(dim=1, keepdim=True)
 
 
 def _resized(mine: Tensor, theirs: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def taylor(
     if task.train:
         gradients = _labelled(plain, task, parameters, batch_size, generator)
     else:
-        gradients = _drawn(plain, task, parameters, _inputs(task, "taylor"), generator)
+        gradients = _drawn(plain, task, parameters, inputs_of(task, "taylor"), generator)
     scores = {name: torch.zeros_like(value) for name, value in parameters.items()}
     done = 0
     for gradient in itertools.islice(gradients, count):
@@ -80,7 +80,7 @@ def fisher(
     """
     plain = _plain(model)
     parameters = _parameters(plain, weights)
-    inputs = _inputs(task, "importance")[:count]
+    inputs = inputs_of(task, "importance")[:count]
     scores = {name: torch.zeros_like(value) for name, value in parameters.items()}
     for gradient in _drawn(plain, task, parameters, inputs, run.generator(purpose)):
         for name, value in gradient.items():
@@ -101,7 +101,8 @@ def _parameters(plain: nn.Module, weights: Sequence[Weight]) -> dict[str, nn.Par
     return found
 
 
-def _inputs(task: Task, purpose: str) -> list[Inputs]:
+def inputs_of(task: Task, purpose: str) -> list[Inputs]:
+    """Calibration inputs, or without them inputs of training samples (256 at most)."""
     if task.calibration:
         return list(task.calibration)
     if task.train:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.export import ExportedProgram
 
 from compress import samples
 from compress.code_print import code_print
@@ -157,12 +158,20 @@ def _unwritable(path: Path, error: OSError) -> CompressError:
 def key_of(*parts: object) -> str:
     """A name for the journal: 32 hex digits of SHA-256.
 
-    ``parts`` are JSON values; modules, which count with their weights, structure and code; and
-    functions, which count with their code (:mod:`compress.code_print`).
+    ``parts`` are JSON values; modules, which count with their weights, structure and code; exported
+    programs (graph and weights); and functions, which count with their code
+    (:mod:`compress.code_print`).
     """
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, nn.Module):
+        if isinstance(part, ExportedProgram):
+            graphs = [m for m in part.graph_module.modules() if isinstance(m, fx.GraphModule)]
+            text = "".join(str(graph.graph) for graph in graphs) + str(part.graph_signature)
+            digest.update(f"{len(text)}:{text}".encode())
+            for name, value in sorted({**part.state_dict, **part.constants}.items()):
+                digest.update(name.encode())
+                samples.update(digest, value if isinstance(value, torch.Tensor) else None)
+        elif isinstance(part, nn.Module):
             state = part.state_dict()
             digest.update(f"{type(part).__name__} {len(state)} {code_print(part)}".encode())
             for name, value in state.items():

@@ -129,11 +129,11 @@ def in_batches(module: nn.Module, samples: Sequence[Sample]) -> list[Outputs] | 
     """Outputs of every sample of a module in evaluation mode; None where it cannot run batches."""
     outputs: list[Outputs] = []
     with torch.no_grad():
-        for indices in torch.arange(len(samples)).split(_BATCH):
+        for indices in torch.split(torch.arange(len(samples)), _BATCH):
             rows = [samples[index].inputs[0].shape[0] for index in indices.tolist()]
             try:
                 answers = quality.flat_outputs(module(*batch(samples, indices).inputs))
-                parts = [answer.detach().split(rows) for answer in answers]
+                parts = [torch.split(answer.detach(), rows) for answer in answers]
             except Exception:
                 # The program, one sample at a time, then says what is wrong, if anything is.
                 return None

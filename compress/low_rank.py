@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from compress import constraints, decompose, factors, ranks
+from compress import constraints, decompose, factors, ranks, samples
 from compress.errors import CompressError
 from compress.factors import Layer, Method, Ranks
 from compress.quality import flat_outputs
@@ -58,6 +59,13 @@ class Moments:
     def mean(self) -> Tensor:
         """[out]."""
         return self.total / self.count
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256."""
+        digest = hashlib.sha256(str(self.count).encode())
+        for tensor in (self.total, self.products):
+            samples.update(digest, tensor)
+        return digest.hexdigest()
 
     def second(self, *, centred: bool) -> Tensor:
         """Mean of y yᵀ, of y less its mean if ``centred``; [out, out]."""
@@ -202,7 +210,7 @@ def _input_shapes(
     return shapes
 
 
-def observe(model: nn.Module, found: Iterable[Candidate], samples: Sequence[Inputs]) -> None:
+def observe(model: nn.Module, found: Iterable[Candidate], seen: Sequence[Inputs]) -> None:
     """Give the SVD candidates the moments of their outputs on calibration inputs."""
     handles = []
     for candidate in found:
@@ -224,7 +232,7 @@ def observe(model: nn.Module, found: Iterable[Candidate], samples: Sequence[Inpu
         handles.append(candidate.layer.register_forward_hook(hook))
     try:
         with torch.no_grad():
-            for inputs in samples:
+            for inputs in seen:
                 flat_outputs(model(*inputs))
     finally:
         for handle in handles:

@@ -120,8 +120,9 @@ class _Counter:
         target = node.target
         if isinstance(target, torch._ops.HigherOrderOperator):
             inner = [a for a in node.args if isinstance(a, fx.Node) and a.op == "get_attr"]
-            if not _WRAPPERS.match(target.name()) or not inner:
-                self.unknown.add(target.name())
+            called = str(target)
+            if not _WRAPPERS.match(called) or not inner:
+                self.unknown.add(called)
                 return
             for part in inner:
                 body = getattr(module, str(part.target))
@@ -162,13 +163,13 @@ class _Counter:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             # oneDNN has one opaque operator for a whole recurrent layer.
-            with torch.backends.mkldnn.flags(enabled=False), _Inside(self):  # type: ignore[no-untyped-call]
+            with torch.backends.mkldnn.flags(enabled=False), _Inside(self):
                 target(*args, **kwargs)
 
 
-class _Inside(TorchDispatchMode):
+class _Inside(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, counter: _Counter) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._counter = counter
 
     def __torch_dispatch__(

@@ -1,4 +1,4 @@
-"""Quantization of an exported program (PT2E) for XNNPACK, ONNX Runtime and Core ML alike.
+"""The step ``quantize``: a float model in, one quantized program for all three runtimes out.
 
 Source of the flow: torchao's PT2E quantization (``prepare_pt2e`` / ``convert_pt2e``) with the
 XNNPACKQuantizer of ExecuTorch, whose scheme is that of Jacob et al., "Quantization and Training of
@@ -7,21 +7,50 @@ Neural Networks for Efficient Integer-Arithmetic-Only Inference" (arXiv 1712.058
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
-import torch
-from pydantic import Field
+from pydantic import Field, model_validator
+from torch.fx import GraphModule
 
 from compress.capture import capture, drop_unused
-from compress.constraints import materialize
-from compress.errors import CompressError, first_line
-from compress.quality import flat_outputs
+from compress.errors import CompressError, PocketshipError, first_line
+from compress.fine_tune import FineTuning
+from compress.float_graph import float_graph, share_equal
+from compress.mixed import MixedPrecision
 from compress.recipe import State, StepConfig, handles
+from compress.sqnr_gate import Gate
+
+Mode = Literal["static", "dynamic", "qat", "weight_only", "fp16"]
+_STATIC = ("static",)
+_PER_MODE: dict[str, tuple[str, ...]] = {
+    "fuse_clamps": ("static", "qat"),
+    "calibration_samples": ("static", "qat"),
+    "activation_range": _STATIC,
+    "percentile": _STATIC,
+    "weight_scale": _STATIC,
+    "equalize": _STATIC,
+    "rounding": _STATIC,
+    "bias_correction": _STATIC,
+    "gate": _STATIC,
+    "mixed": _STATIC,
+    "per_channel": ("static", "dynamic", "qat", "weight_only"),
+    "layers": ("static", "weight_only"),
+    "exclude": ("static", "weight_only"),
+    "fine_tune": ("qat",),
+    "freeze_observers_after": ("qat",),
+    "compute": ("fp16",),
+}
+"""Keys that mean something in some modes only: given in another, they are an error."""
 
 
 class Quantize(StepConfig):
-    """Static int8: weights symmetric, activations affine with ranges from calibration data.
+    """int8 (or fp16) for all three runtimes; ``mode`` says what is quantized and how.
+
+    ``static``: weights and activations, ranges from calibration data. ``dynamic``: linear layers,
+    activations in ranges of each inference. ``qat``: static, trained with quantization in the loop.
+    ``weight_only``: int8 weights, float activations. ``fp16``: half precision.
 
     ``fuse_clamps`` observes the range after a ReLU6 / hardtanh / clamp instead of between the
     convolution and its clamp. Off gives the stock quantizer, which spends most of its 256 steps on
@@ -29,93 +58,102 @@ class Quantize(StepConfig):
     """
 
     kind: Literal["quantize"] = "quantize"
-    mode: Literal["static"] = "static"
+    mode: Mode = "static"
     per_channel: bool = True
     fuse_clamps: bool = True
     calibration_samples: int | None = Field(default=None, gt=0)
+    layers: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    activation_range: Literal["histogram", "min_max", "percentile", "mse"] = "histogram"
+    percentile: float = Field(default=99.99, gt=50, le=100)
+    weight_scale: Literal["max", "mse"] = "max"
+    equalize: Literal["weights", "activations"] | None = None
+    rounding: Literal["nearest", "gptq"] = "nearest"
+    bias_correction: bool = False
+    gate: Gate | None = None
+    mixed: MixedPrecision | None = None
+    fine_tune: FineTuning | None = None
+    freeze_observers_after: float = Field(default=0.5, ge=0, le=1)
+    compute: Literal["fp32", "fp16"] = "fp16"
+
+    @model_validator(mode="after")
+    def _keys_fit_the_mode(self) -> Quantize:
+        for key, modes in _PER_MODE.items():
+            if key in self.model_fields_set and self.mode not in modes:
+                usable = " and ".join(modes)
+                raise ValueError(f"'{key}' has no meaning in mode '{self.mode}', only in {usable}")
+        if self.mode == "qat" and self.fine_tune is None:
+            raise ValueError("mode 'qat' needs 'fine_tune': how the weights are trained")
+        if "percentile" in self.model_fields_set and self.activation_range != "percentile":
+            raise ValueError("'percentile' needs activation_range: percentile")
+        return self
 
 
 @handles(Quantize)
 def quantize(state: State, config: Quantize) -> State:
-    """Calibrate and convert; the result is a program with quantize/dequantize operators."""
+    """Run the mode; the result is a program that no step after it can train or prune."""
+    try:
+        made, notes = _MODES[config.mode](state, config)
+        drop_unused(made)
+        share_equal(made)
+    except PocketshipError:
+        raise
+    except Exception as error:
+        raise CompressError(
+            f"{config.mode} quantization failed: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    program = capture(made, state.task.example_inputs, name="the quantized model")
+    return replace(state, model=None, program=program, notes=tuple(notes))
+
+
+def _static(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
     # Importing torchao and executorch takes seconds: only who quantizes pays for it.
-    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as stock
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-    from compress.clamp_aware import ClampAwareQuantizer
+    from compress.static_int8 import static_int8
 
-    task = state.task
-    samples = list(task.calibration)[: config.calibration_samples]
+    samples = list(state.task.calibration)[: config.calibration_samples]
     if not samples:
         raise CompressError(
             "static quantization needs calibration data",
             hint="Give Task(calibration=[...]) inputs that are not in the evaluation data.",
         )
-    if state.model is not None:
-        plain = materialize(state.model)
-        graph = capture(plain, task.example_inputs).module(check_guards=False)
-    elif state.program is not None:
-        graph = state.program.module(check_guards=False)
-    quantizer = ClampAwareQuantizer() if config.fuse_clamps else stock.XNNPACKQuantizer()
-    quantizer.set_global(stock.get_symmetric_quantization_config(is_per_channel=config.per_channel))
-    uses = split_shared_weights(graph)
-    try:
-        prepared = prepare_pt2e(graph, quantizer)
-        with torch.no_grad():
-            for inputs in samples:
-                flat_outputs(prepared(*inputs))
-        converted = convert_pt2e(prepared)
-        drop_unused(converted)
-        share_equal(converted)
-    except CompressError:
-        raise
-    except Exception as error:
-        raise CompressError(f"PT2E failed: {type(error).__name__}: {first_line(error)}") from error
-    program = capture(converted, task.example_inputs, name="the quantized model")
-    notes = [f"calibrated on {len(samples)} samples"]
-    if isinstance(quantizer, ClampAwareQuantizer) and quantizer.fused:
-        notes.append(f"{quantizer.fused} clamps (ReLU6) quantized together with their producer")
-    if uses:
-        notes.append(f"{uses} shared weights and biases quantized for each layer apart")
-    return replace(state, model=None, program=program, notes=tuple(notes))
+    graph = float_graph(state)
+    copied = int(graph.meta["shared_weights"])
+    prepared, notes = static_int8(graph, samples, config, state.run)
+    if copied:
+        notes.append(f"{copied} shared weights and biases quantized for each layer apart")
+    return convert_pt2e(prepared), notes
 
 
-def split_shared_weights(graph: torch.fx.GraphModule) -> int:
-    """Copy a weight or bias for each further layer that reads it; returns how many were copied.
+def _dynamic(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
+    from compress.dynamic_int8 import dynamic_int8
 
-    PT2E observes a weight that two layers share at the first one only and leaves the other with a
-    float weight between quantized activations, which XNNPACK cannot run. A shared bias XNNPACK
-    stores once as int32, in steps of the first layer's input scale, which is wrong for the other.
-    """
-    aten = torch.ops.aten
-    layers = {aten.conv1d.default, aten.conv2d.default, aten.convolution.default}
-    layers |= {aten.linear.default, aten.conv_transpose2d.input}
-    parameters = dict(graph.named_parameters(remove_duplicate=False))
-    readers: dict[int, int] = {}
-    copied = 0
-    for node in list(graph.graph.nodes):
-        if node.op != "get_attr" or node.target not in parameters:
-            continue
-        value = parameters[node.target]
-        for user in list(node.users):
-            readers[id(value)] = readers.get(id(value), 0) + 1
-            if readers[id(value)] == 1 or user.target not in layers:
-                continue
-            name = f"_shared_{copied}"
-            setattr(graph, name, torch.nn.Parameter(value.detach().clone(), requires_grad=False))
-            with graph.graph.inserting_after(node):
-                own = graph.graph.get_attr(name)
-            own.meta = dict(node.meta)
-            user.replace_input_with(node, own)
-            copied += 1
-    graph.recompile()
-    return copied
+    return dynamic_int8(float_graph(state), state.task.example_inputs, config.per_channel)
 
 
-def share_equal(graph: torch.fx.GraphModule) -> None:
-    """Let buffers of equal content be one tensor: a weight that was shared is stored once again."""
-    seen: dict[bytes, torch.Tensor] = {}
-    for name, tensor in list(graph.named_buffers()):
-        key = f"{tensor.dtype}{list(tensor.shape)}".encode() + tensor.numpy().tobytes()
-        owner, _, attribute = name.rpartition(".")
-        setattr(graph.get_submodule(owner), attribute, seen.setdefault(key, tensor))
+def _qat(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
+    from compress.qat import train_quantized
+
+    return train_quantized(state, config)
+
+
+def _weight_only(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
+    from compress.weight_only import weight_only_int8
+
+    return weight_only_int8(float_graph(state), config.per_channel, config.layers, config.exclude)
+
+
+def _fp16(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
+    from compress.half import half
+
+    return half(float_graph(state), config.compute)
+
+
+_MODES: dict[str, Callable[[State, Any], tuple[GraphModule, list[str]]]] = {
+    "static": _static,
+    "dynamic": _dynamic,
+    "qat": _qat,
+    "weight_only": _weight_only,
+    "fp16": _fp16,
+}

@@ -35,6 +35,9 @@ SetMode = Callable[[nn.Module, bool], object]
 """Switches a model between training (True) and evaluation; exported graphs need their own way."""
 
 
+_FORM = 1
+"""Of checkpoints and of what an epoch does: raised when either changes."""
+
 SAY_EVERY_S = 20.0
 """A word within an epoch that lasts longer than this."""
 
@@ -146,7 +149,7 @@ def fit(
     run.check_writable()
     finite_weights(whole, f"{purpose}, before the first epoch")
     key = "training-" + key_of(
-        [torch.__version__, run.seed, run.place, purpose, config.model_dump(), signature],
+        [_FORM, torch.__version__, run.seed, run.place, purpose, config.model_dump(), signature],
         [run.data_print(task), [p.requires_grad for p in whole.parameters()]],
         [code_print(part) for part in (task.loss, task.augment, task.metric)],
         whole,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy import config, connect, paths, pipeline, stored, workspace
-from deploy.config import PipelineConfig
+from deploy.config import DeviceConfig, PipelineConfig
 from deploy.console import Session
 from deploy.devices import profiles
 from deploy.emulator import machine
@@ -33,6 +33,8 @@ def _load(path: Path, reports: Path | None) -> PipelineConfig:
         if name in names:
             raise ConfigError(f"devices: the profile '{name}' appears twice", where=str(path))
         names.add(name)
+    if loaded.recipe and (cost := loaded.recipe.cost):
+        connect.check(DeviceConfig(profile=cost.device, serial=cost.serial))
     return loaded
 
 

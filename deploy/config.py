@@ -21,7 +21,7 @@ import compress.steps  # noqa: F401 - registers them
 from compress.recipe import StepConfig, step_union
 from deploy.errors import ConfigError, first_line
 from deploy.export.options import Target
-from deploy.types import ARTIFACT_METRICS, Budget, Model
+from deploy.types import ARTIFACT_METRICS, Budget, Format, Model
 from deploy.verify.parity import ParityLimits
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -84,12 +84,35 @@ class Requirements(Model):
     max_metric_drop: float | None = None
 
 
+class CostConfig(Model):
+    """Where the ledger measures what one inference costs after each step; ``bench.preset`` holds.
+
+    ``device`` and ``serial`` are as in ``devices``, where it need not be named.
+    """
+
+    device: str
+    serial: str | None = None
+    format: Literal[Format.EXECUTORCH, Format.ONNX] = Format.EXECUTORCH
+    threads: int = Field(default=1, ge=1, le=64)
+
+
 class RecipeConfig(Model):
-    """The compressed variant: its name, its steps, and what it must keep."""
+    """The compressed variant: its name, its steps, what it must keep, where steps are measured."""
 
     name: Name = "compressed"
     steps: tuple[Step, ...] = Field(min_length=1)
     require: Requirements = Requirements()
+    cost: CostConfig | None = None
+
+    def complaints(self) -> Iterator[str]:
+        """What is wrong across keys."""
+        for number, step in enumerate(self.steps):
+            wants = step.keep_if is not None and step.keep_if.min_cost_gain is not None
+            if wants and self.cost is None:
+                yield (
+                    f"recipe.steps[{number}].keep_if.min_cost_gain: nothing is measured; "
+                    "name a device in recipe.cost"
+                )
 
 
 class PipelineConfig(Model):
@@ -138,6 +161,8 @@ class PipelineConfig(Model):
             yield "devices: a profile appears twice"
         if _repeated(self.bench.threads):
             yield "bench.threads: a number appears twice"
+        if self.recipe:
+            yield from self.recipe.complaints()
         yield from self._budgets_without_subject()
 
     def _budgets_without_subject(self) -> Iterator[str]:

@@ -7,7 +7,7 @@ and an interrupted run goes on with what is missing.
 from __future__ import annotations
 
 from compress import recipe
-from deploy import __version__, provenance, stored, workspace
+from deploy import __version__, ledger_cost, provenance, stored, workspace
 from deploy.bench.runner import preset
 from deploy.bench.session import Job, run_device
 from deploy.connect import connected
@@ -38,7 +38,10 @@ def run_compress(folder: RunFolder, progress: Progress) -> None:
         task = stored.task_of(folder)
         steps = config.recipe.steps if config.recipe else ()
         journal = workspace.journal(folder)
-        made = recipe.apply(task, steps, seed=config.seed, progress=progress, journal=journal)
+        with ledger_cost.measuring(folder, task, progress) as measure:
+            made = recipe.apply(
+                task, steps, seed=config.seed, progress=progress, journal=journal, measure=measure
+            )
         with workspace.whole(folder.compress) as scratch:
             stored.write_compressed(scratch, task, made, config)
     stored.tell_ledger(folder, progress)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from compress.ledger import Cost as Cost
 from compress.ledger import LedgerRow as LedgerRow
 from compress.ledger import Quality as Quality
 

@@ -102,6 +102,7 @@ class Gaps:
 
     @classmethod
     def of(cls, segment: int, size: int, marked: int, power_of_two: bool) -> Gaps:
+        """The table and low digits for a segment of ``size`` elements, ``marked`` of them."""
         shift = gap_shift(size, marked)
         table = geometric(size, marked, shift, power_of_two=power_of_two)
         return cls(segment, size, marked, shift, table)

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 
 from deploy.files import write_text
-from deploy.report import devices, sections, words
+from deploy.report import devices, ledger, sections, waterfall, words
 from deploy.report.devices import DeviceSection
 from deploy.report.markdown import code, escape, table
 from deploy.report.tables import TIERS, Table, plain, summary, words_of
@@ -21,10 +21,15 @@ _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 def write(report: Report, run_folder: Path) -> tuple[Path, Path]:
-    """Write ``report.md`` and ``index.html`` into ``run_folder``; return their paths."""
+    """Write ``report.md`` and ``index.html`` into ``run_folder``; return their paths.
+
+    ``ledger.svg``, which ``report.md`` shows, is written beside them where there is a step to show.
+    """
     paths = (run_folder / MARKDOWN_NAME, run_folder / HTML_NAME)
     write_text(paths[0], markdown(report))
     write_text(paths[1], html(report))
+    if picture := waterfall.waterfall(report, standalone=True):
+        write_text(run_folder / waterfall.FILE_NAME, picture + "\n")
     return paths
 
 
@@ -56,7 +61,9 @@ def html(report: Report) -> str:
         absences=words.absences(report),
         summary=summary(report),
         unpaired=sections.unpaired(report),
-        ledger=sections.ledger(report),
+        waterfall=waterfall.waterfall(report),
+        ledger=[found for found in (ledger.bought(report), ledger.judged(report)) if found],
+        warnings=ledger.warnings(report),
         artifacts=sections.artifacts(report),
         parity=sections.parity(report),
         verdicts=sections.verdicts(report),
@@ -87,12 +94,24 @@ def markdown(report: Report) -> str:
     if unpaired := sections.unpaired(report):
         parts.append(escape(unpaired))
     parts.append("\n".join(f"- *{tier}*: {escape(TIERS[tier])}" for tier in _tiers(report)))
-    made = [sections.ledger(report), sections.artifacts(report), sections.parity(report)]
-    parts.append(_folded("Compression, artifacts, parity", *made))
+    parts.append(_compression(report))
+    made = [sections.artifacts(report), sections.parity(report)]
+    parts.append(_folded("Artifacts, parity", *made))
     parts += [_device(device) for device in devices.sections(report)]
     parts.append(_folded("Checks and budgets", sections.verdicts(report)))
     parts.append(_folded("How this run was made", sections.provenance(report)))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _compression(report: Report) -> str:
+    tables = [found for found in (ledger.bought(report), ledger.judged(report)) if found]
+    if not tables:
+        return ""
+    picture = f"![What each step bought]({waterfall.FILE_NAME})"
+    said = "\n".join(f"- {escape(line)}" for line in ledger.warnings(report))
+    blocks = [picture if waterfall.waterfall(report) else "", table(tables[0])]
+    blocks += [f"Warnings:\n\n{said}" if said else "", *map(table, tables[1:])]
+    return _details("Compression, step by step", "\n\n".join(block for block in blocks if block))
 
 
 def _device(device: DeviceSection) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 
-from deploy.report import figures
+from deploy.report import figures, ledger
 from deploy.report.tables import (
     RUNTIMES,
     Cell,
@@ -21,7 +20,6 @@ from deploy.report.tables import (
 )
 from deploy.types import (
     Artifact,
-    LedgerRow,
     Outcome,
     Parity,
     Quality,
@@ -33,37 +31,6 @@ from deploy.types import (
 _HOST = Tier.HOST
 
 
-def ledger(report: Report) -> Table | None:
-    """What each compression step bought, None where nothing was compressed."""
-    if not report.ledger:
-        return None
-    return Table(
-        caption="Compression, step by step",
-        columns=(
-            Column("Step"),
-            Column("Program, bytes", number=True, tier=_HOST),
-            Column("Parameters", number=True, tier=_HOST),
-            *_quality_columns(),
-            Column("Notes"),
-        ),
-        rows=tuple(_ledger_row(row) for row in report.ledger),
-        notes=("Quality is against the uncompressed model.",),
-    )
-
-
-def _ledger_row(row: LedgerRow) -> tuple[Cell, ...]:
-    detail = ", ".join(f"{key}={_value(item)}" for key, item in sorted(row.detail.items()))
-    return (
-        name(row.step, _cut(detail, 160)),
-        Cell(figures.count(row.program_bytes)),
-        Cell(figures.count(row.parameters)),
-        *_quality_cells(row.quality, "not judged", "this step's quality was not measured"),
-        Cell(
-            plain("; ".join(row.notes)) or "none", f"took {figures.significant(row.seconds, 3)} s"
-        ),
-    )
-
-
 def _quality_columns() -> tuple[Column, ...]:
     return (
         Column("SQNR, dB", number=True, tier=_HOST),
@@ -72,15 +39,12 @@ def _quality_columns() -> tuple[Column, ...]:
     )
 
 
-def _quality_cells(quality: Quality | None, status: str = "", reason: str = "") -> tuple[Cell, ...]:
+def _quality_cells(quality: Quality | None) -> tuple[Cell, ...]:
     if quality is None:
-        return (missing(status, reason) if reason else nothing(), nothing(), nothing())
-    sqnr, agreement = quality.sqnr_db, quality.top1_agreement
+        return (nothing(), nothing(), nothing())
     return (
-        Cell("infinite", "outputs are equal") if sqnr is None else Cell(f"{sqnr:.1f}"),
-        missing("none", "this task has no classes")
-        if agreement is None
-        else Cell(figures.share(agreement), f"{figures.count(quality.samples)} samples"),
+        ledger.sqnr(quality.sqnr_db),
+        ledger.agreement(quality.top1_agreement, quality.samples),
         Cell(
             figures.significant(quality.metric_value),
             f"{plain(quality.metric)}; reference {figures.significant(quality.metric_reference)}",
@@ -243,12 +207,6 @@ def unpaired(report: Report) -> str:
         f"Nothing is compared: there is no variant beside the baseline "
         f"{plain(report.baseline_variant)}."
     )
-
-
-def _value(item: object) -> str:
-    if isinstance(item, str | int | float):
-        return plain(item)
-    return plain(json.dumps(item, default=str, sort_keys=True))
 
 
 def _cut(text: str, most: int) -> str:

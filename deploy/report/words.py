@@ -9,7 +9,7 @@ from deploy.errors import (
     MeasurementError,
     ParityError,
 )
-from deploy.report import figures
+from deploy.report import figures, ledger
 from deploy.report.tables import Table, plain, summary, why, words_of
 from deploy.types import Outcome, Report, Status, Verdict
 
@@ -78,6 +78,8 @@ def summary_lines(report: Report) -> tuple[str, ...]:
     lines += [f"  {line}" for line in absences(report)]
     for table in summary(report):
         lines += ["", table.caption, *_aligned(table)]
+    if told := list(ledger.lines(report)):
+        lines += ["", *told]
     return tuple(lines)
 
 

@@ -5,17 +5,19 @@ from deploy.stored.compressed import (
     NO_METRIC,
     chosen,
     first_outputs,
+    kept_steps,
     ledger,
     metric_of,
     outputs,
     quality_in_words,
+    raw_inputs,
     require,
     samples,
     task_of,
     tell_ledger,
     write_compressed,
 )
-from deploy.stored.exported import export_requests, write_manifest
+from deploy.stored.exported import export_requests, specs, write_manifest
 from deploy.stored.measured import absent, cases, devices, keeper, missing_jobs, write_device
 from deploy.stored.verified import in_words, parity, parity_failed, require_parity, write_parity
 
@@ -30,6 +32,7 @@ __all__ = [
     "first_outputs",
     "in_words",
     "keeper",
+    "kept_steps",
     "ledger",
     "metric_of",
     "missing_jobs",
@@ -37,9 +40,11 @@ __all__ = [
     "parity",
     "parity_failed",
     "quality_in_words",
+    "raw_inputs",
     "require",
     "require_parity",
     "samples",
+    "specs",
     "task_of",
     "tell_ledger",
     "write_compressed",

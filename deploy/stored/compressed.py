@@ -88,13 +88,17 @@ def write_compressed(scratch: Path, task: Task, made: Compressed, config: Pipeli
         torch.save([list(sample) for sample in outputs], scratch / f"outputs.{variant}.pt")
     samples = [(list(sample.inputs), sample.target) for sample in task.evaluation]
     torch.save(samples, scratch / _SAMPLES)
-    raw = b"".join(_raw(tensor) for tensor in task.evaluation[0].inputs)
-    write_bytes(scratch / INPUTS, raw)
+    write_bytes(scratch / INPUTS, raw_inputs(task))
     rows = list(made.ledger)
     if config.task.program is not None:
         note = f"no data: judged on {len(samples)} random inputs (seed {config.seed})"
         rows = [row.model_copy(update={"notes": (*row.notes, note)}) for row in rows]
     workspace.write_json(scratch / _LEDGER, rows)
+
+
+def raw_inputs(task: Task) -> bytes:
+    """The phone's input as the runner takes it: the first evaluation sample's tensors."""
+    return b"".join(_raw(tensor) for tensor in task.evaluation[0].inputs)
 
 
 def _raw(tensor: Tensor) -> bytes:
@@ -112,13 +116,15 @@ def tell_ledger(folder: RunFolder, progress: Progress) -> None:
     """One progress line for each compression step."""
     for row in ledger(folder)[1:]:
         if row.quality:
-            progress(f"{row.step}: {quality_in_words(row.quality)} against uncompressed")
+            dropped = "" if row.kept else " (dropped)"
+            words = quality_in_words(row.quality)
+            progress(f"{row.step}{dropped}: {words} against uncompressed")
 
 
 def require(folder: RunFolder) -> None:
     """Raise ``CompressError`` where the compressed model lost more than the pipeline allows."""
     recipe = folder.config.recipe
-    rows = ledger(folder)
+    rows = [row for row in ledger(folder) if row.kept]
     if recipe is None or not rows or rows[-1].quality is None:
         return
     limits = ParityLimits.model_validate(recipe.require.model_dump())
@@ -128,6 +134,15 @@ def require(folder: RunFolder) -> None:
             where=f"variant '{recipe.name}'",
             hint="Nothing was exported. Change the recipe, or recipe.require if that is enough.",
         )
+
+
+def kept_steps(folder: RunFolder) -> tuple[dict[str, Any], ...]:
+    """The recipe's steps that made the compressed variant: those that ``keep_if`` did not drop."""
+    steps = folder.config.recipe.steps if folder.config.recipe else ()
+    rows = ledger(folder)[1:]
+    return tuple(
+        step.model_dump(mode="json") for step, row in zip(steps, rows, strict=True) if row.kept
+    )
 
 
 def ledger(folder: RunFolder) -> tuple[LedgerRow, ...]:

@@ -14,6 +14,7 @@ from deploy.errors import ConfigError
 from deploy.export.options import Target, Written
 from deploy.export.parallel import Request
 from deploy.files import sha256, tree_digest
+from deploy.stored.compressed import kept_steps
 from deploy.types import (
     Artifact,
     TensorSpec,
@@ -59,8 +60,7 @@ def write_manifest(folder: RunFolder, variant: str, written: Written) -> Artifac
     source = folder.compress / f"{variant}.pt2"
     program = load_program(source)
     digest, size = tree_digest(written.path)
-    steps = folder.config.recipe.steps if folder.config.recipe else ()
-    recipe = () if variant == folder.config.baseline else steps
+    recipe = () if variant == folder.config.baseline else kept_steps(folder)
     artifact = Artifact(
         name=f"{variant}.{written.format}",
         variant=variant,
@@ -68,18 +68,19 @@ def write_manifest(folder: RunFolder, variant: str, written: Written) -> Artifac
         path=written.path.name,
         sha256=digest,
         bytes=size,
-        inputs=_specs(program, program.graph_signature.user_inputs),
-        outputs=_specs(program, program.graph_signature.user_outputs),
+        inputs=specs(program, program.graph_signature.user_inputs),
+        outputs=specs(program, program.graph_signature.user_outputs),
         source_sha256=sha256(source),
         tools={"pocketship": __version__, **written.tools},
-        recipe=tuple(step.model_dump(mode="json") for step in recipe),
+        recipe=recipe,
         placement=written.placement,
     )
     workspace.write_json(_manifest(folder, artifact.name), artifact)
     return artifact
 
 
-def _specs(program: Any, names: Sequence[Any]) -> tuple[TensorSpec, ...]:
+def specs(program: Any, names: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    """The tensors of a program's graph that have these names, in order."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     return tuple(
         TensorSpec(

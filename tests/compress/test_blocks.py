@@ -92,9 +92,10 @@ def test_what_is_no_residual_block_is_not_found() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             y = self.conv(x)
-            return {"plain": y, "gate": x * y, "two": self.conv(y) + y}[self.kind]
+            odd = {"plain": y, "gate": x * y, "two": self.conv(y) + y, "nothing": x.relu()}
+            return odd[self.kind]
 
-    for kind in ("plain", "gate", "two"):
+    for kind in ("plain", "gate", "two", "nothing"):
         model = made(lambda kind=kind: nn.Sequential(Odd(kind), nn.Flatten(), nn.Linear(192, 4)))
         with pytest.raises(CompressError, match="no block that can be removed"):
             find_blocks(model, EXAMPLE)

@@ -75,6 +75,22 @@ def test_channels_that_are_zero_can_go(make: Callable[[], nn.Module], seed: int)
     assert torch.allclose(model(*probe(8)), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (MobileNet, ["stem.0", *(f"blocks.{n}.conv.0.0" for n in range(3)), "blocks.1.conv.2"]),
+        (Dense, ["first", "second", "third", "hidden"]),
+        (Grouped, ["first", "grouped", "up", "squeeze", "last"]),
+        (Shared, ["stem"]),
+        (Slim, ["conv1", "conv2", "fc1"]),
+    ],
+)
+def test_nothing_is_left_without_need(make: Callable[[], nn.Module], names: list[str]) -> None:
+    groups, left = groups_of(made(make))
+    assert sorted(group.name for group in groups) == sorted(names)
+    assert left == {}
+
+
 def test_coupled_layers() -> None:
     model = made(ResNet)
     groups, left = groups_of(model)

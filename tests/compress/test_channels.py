@@ -208,6 +208,10 @@ def test_iterations_take_equal_shares_and_train_between() -> None:
         for number in (1, 2, 3)
         for words in ("round {} of 3", "fine-tuning after round {} of 3")
     ]
+    # The cube root of 0.4, twice and three times.
+    assert [share in said[2 * n] for n, share in enumerate(("73.7%", "54.3%", "40.0%"))] == [
+        True
+    ] * 3
 
 
 def test_seed() -> None:

@@ -55,7 +55,7 @@ def test_repair_beats_stock() -> None:
     assert around_clamps(stock)[0][0] == "dequantize_per_tensor"
     assert around_clamps(repaired) == [("conv2d", "relu6", {"quantize_per_tensor"})]
     assert repaired.ledger[-1].notes[1].startswith("1 clamps")
-    assert len(stock.ledger[-1].notes) == 1
+    assert not any("clamps" in note for note in stock.ledger[-1].notes)
 
 
 class Clamps(nn.Module):
@@ -108,7 +108,7 @@ def test_left_alone() -> None:
     assert str(stock.program.graph) == str(repaired.program.graph)
     for left, right in zip(stock.program_outputs[0], repaired.program_outputs[0], strict=True):
         assert torch.equal(left, right)
-    assert len(repaired.ledger[-1].notes) == 1
+    assert not any("clamps" in note for note in repaired.ledger[-1].notes)
 
 
 class Producers(nn.Module):
