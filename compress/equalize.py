@@ -1,8 +1,8 @@
 """Cross-layer equalization: the same float function in weights that quantize better.
 
 Between layers joined by nothing but positively homogeneous functions and sums (residual blocks), a
-channel may be multiplied in all that write it and divided in all that read it. Source of ``weights`` and of the
-bias absorption: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+channel may be multiplied in all that write it and divided in all that read it. Source of
+``weights`` and of the bias absorption: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
 Correction" (arXiv 1906.04721); of ``activations``: Xiao et al., "SmoothQuant" (arXiv 2211.10438),
 moved here from transformers to convolutions.
 
@@ -45,9 +45,9 @@ _IDENTITY = frozenset({_ATEN.dropout.default, _ATEN.dropout_.default})
 class Group:
     """Tensors that must be scaled together: what writes them, what reads them.
 
-    ``clamped`` has each first layer whose output is clamped with the clamp's upper bound. ``tensors``
-    are all of the group's. ``floor`` says that a bias may be absorbed: one layer, a ReLU or clamp at
-    0, one reader that pads no zeros.
+    ``clamped`` has each first layer whose output is clamped with the clamp's upper bound.
+    ``tensors`` are all of the group's. ``floor`` says that a bias may be absorbed: one layer, a
+    ReLU or clamp at 0, one reader that pads no zeros.
     """
 
     firsts: tuple[Node, ...]
@@ -160,7 +160,7 @@ def _is_sum(node: Node) -> bool:
 def _clamp_of(clamp: Node, usable: set[Node]) -> tuple[Node, float] | None:
     """The layer that a clamp follows and the clamp's upper bound; None behind anything else."""
     source: Any = clamp.args[0]
-    while _zero_pad(source) or source.target in _IDENTITY:
+    while _zero_pad(source) or source.target in _IDENTITY or _cut(source) is not None:
         source = source.args[0]
     limit = _cut(clamp)
     return (source, limit) if source in usable and limit is not None else None
@@ -279,12 +279,10 @@ def _weight_gain(graph: GraphModule, group: Group) -> Tensor:
 
 def _gain(graph: GraphModule, group: Group, reach: dict[Node, Tensor]) -> Tensor:
     """Up to the range of the widest channel, in the tensor where it is nearest to it."""
-    # What a kernel clamps is never stored, so only what is behind the clamp counts.
-    hidden = {first for first, _ in group.clamped}
     shares = [
         reach[node] / reach[node].max().clamp(min=1e-12)
         for node in group.tensors
-        if node not in hidden and not _zero_pad(node)
+        if not _fused_away(node)
     ]
     share = torch.stack(shares).amax(0)
     gain = 1 / share.clamp(min=1e-6)
@@ -292,6 +290,11 @@ def _gain(graph: GraphModule, group: Group, reach: dict[Node, Tensor]) -> Tensor
     free = all(_inputs_view(graph, node).shape[2] == 1 for node in group.seconds)
     gain = gain if free else gain.sqrt()
     return torch.where(share > 1e-6, gain.clamp(max=MOST_GAIN), torch.ones(()))
+
+
+def _fused_away(node: Node) -> bool:
+    """Whether nothing but a ReLU or clamp reads it: the kernel never stores such a value."""
+    return len(node.users) == 1 and _cut(next(iter(node.users))) is not None
 
 
 def _below_clamp(gain: Tensor, limit: float, bound: Tensor) -> Tensor:

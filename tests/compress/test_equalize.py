@@ -60,7 +60,7 @@ class Perceptron(nn.Sequential):
 
 
 class Branches(nn.Module):
-    """Behind what two others read stands a GELU, weights are shared: nothing to do."""
+    """One of two readers is a GELU: nothing can be scaled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x)
-        return self.b(F.relu(y)) + self.c(F.gelu(self.b(y)))
+        return self.b(F.relu(y)) + self.c(F.gelu(y))
 
 
 def graph_of(make: Callable[[], nn.Module]) -> GraphModule:
