@@ -2,9 +2,9 @@
 
 Between layers joined by nothing but positively homogeneous functions and sums (residual blocks), a
 channel may be multiplied in all that write it and divided in all that read it. Source of
-``weights`` and of the bias absorption: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
-Correction" (arXiv 1906.04721); of ``activations``: Xiao et al., "SmoothQuant" (arXiv 2211.10438),
-moved here from transformers to convolutions.
+``weights`` and of the bias absorption: Nagel et al., "Data-Free Quantization Through Weight
+Equalization and Bias Correction" (arXiv 1906.04721); of ``activations``: Xiao et al., "SmoothQuant"
+(arXiv 2211.10438), moved here from transformers to convolutions and their residual sums.
 
 ReLU6 is homogeneous below 6 only. A channel in front of it is scaled only where interval arithmetic
 proves that no input whatever takes it above 6, before and after: behind another clamp the input is
