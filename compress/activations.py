@@ -89,6 +89,11 @@ def _bytes(value: Any) -> int | None:
     return total
 
 
+def _dtype(node: fx.Node) -> torch.dtype | None:
+    value = node.meta.get("val")
+    return value.dtype if isinstance(value, Tensor) else None
+
+
 def _name(node: fx.Node) -> str:
     schema = getattr(node.target, "_schema", None)
     return "" if schema is None else str(schema.name).partition("::")[2]
@@ -120,5 +125,7 @@ def _viewed(node: fx.Node) -> fx.Node | None:
         return None
     for argument, given in zip(schema.arguments, node.args, strict=False):
         if argument.alias_info is not None and isinstance(given, fx.Node):
-            return given
+            # `to` is declared a view, but another dtype is a copy.
+            copied = None not in (_dtype(given), _dtype(node)) and _dtype(given) != _dtype(node)
+            return None if copied else given
     return None

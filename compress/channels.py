@@ -25,6 +25,7 @@ from compress.channel_scores import (
     importance,
     normalized,
 )
+from compress.channel_search import Ranked, Widths, widths_within
 from compress.errors import CompressError
 from compress.fine_tune import FineTuning, fine_tune
 from compress.layers import select
@@ -77,19 +78,12 @@ class PruneChannels(StepConfig):
 
 
 @dataclass(frozen=True)
-class _Ranked:
-    """A group with its units, the least important first, and how many of them must stay."""
+class _Candidate:
+    """A group with its units, the least important first."""
 
     group: ChannelGroup
     order: list[int]
-    rank: list[float]
-    least: int
-    multiple: int
-
-    def kept(self, gone: int) -> int:
-        """Units left after ``gone`` were chosen: up to the next multiple, never more than all."""
-        kept = -(-(self.group.units - gone) // self.multiple) * self.multiple
-        return min(self.group.units, kept)
+    ranked: Ranked
 
 
 @handles(PruneChannels)
@@ -163,13 +157,13 @@ class _Pruner:
             model, task, groups, config.criterion, here,
             batch_size=config.batch_size, count=config.batches,
         )  # fmt: skip
-        ranked = self._rank(model, groups, scores, left)
-        if not ranked:
+        candidates = self._rank(model, groups, scores, left)
+        if not candidates:
             raise CompressError(
                 "there is no channel that may be removed" + _reasons(left),
                 hint="Channels of the model's input and output always stay.",
             )
-        chosen = self._search(model, ranked, share)
+        chosen = self._search(model, candidates, share)
         if not Trial(model, probe).equal(chosen):
             raise CompressError(
                 "the pruned model does not compute what the model without those channels does",
@@ -213,11 +207,11 @@ class _Pruner:
         groups: list[ChannelGroup],
         scores: list[Tensor | None],
         left: dict[str, str],
-    ) -> list[_Ranked]:
+    ) -> list[_Candidate]:
         config = self.config
         weighed = config.criterion == "taylor" if config.per_gain is None else config.per_gain
         gains = self._gains(model, groups) if weighed else [1.0] * len(groups)
-        ranked = []
+        candidates = []
         for group, score, gain in zip(groups, scores, gains, strict=True):
             if score is None:
                 left[group.name] = "no batch norm with scales"
@@ -230,12 +224,12 @@ class _Pruner:
                 rank = [(place + 1) / group.units for place in range(group.units)]
             least = max(config.min_channels, math.ceil(config.min_share * self.first[group.name]))
             multiple = math.lcm(config.round_to, group.step) // group.step
-            one = _Ranked(group, order, rank, -(-least // group.step), multiple)
-            if one.kept(max(group.units - one.least, 0)) < group.units:
-                ranked.append(one)
+            ranked = Ranked(group.units, tuple(rank), -(-least // group.step), multiple)
+            if ranked.narrowest < group.units:
+                candidates.append(_Candidate(group, order, ranked))
             else:
                 left[group.name] = f"{group.size} channels are too few for these settings"
-        return ranked
+        return candidates
 
     def _gains(self, model: nn.Module, groups: list[ChannelGroup]) -> list[float]:
         """What the removal of one unit of each group wins, as a share of the whole."""
@@ -251,56 +245,35 @@ class _Pruner:
         return gains
 
     def _search(
-        self, model: nn.Module, ranked: list[_Ranked], share: float
+        self, model: nn.Module, candidates: list[_Candidate], share: float
     ) -> list[tuple[ChannelGroup, Collection[int]]]:
-        """The fewest units, least important first, whose removal meets the share."""
-        queue = sorted(
-            (rank, index, place)
-            for index, one in enumerate(ranked)
-            for place, rank in enumerate(one.rank[: max(one.group.units - one.least, 0)])
-        )
-        plans: dict[int, list[int]] = {}
+        """The units whose removal meets the share; ``CompressError`` where none does."""
 
-        def plan(length: int) -> list[int]:
-            if length not in plans:
-                gone = [0] * len(ranked)
-                for _, index, _ in queue[:length]:
-                    gone[index] += 1
-                plans[length] = [one.kept(n) for one, n in zip(ranked, gone, strict=True)]
-            return plans[length]
-
-        def chosen(length: int) -> list[tuple[ChannelGroup, Collection[int]]]:
+        def chosen(widths: Widths) -> list[tuple[ChannelGroup, Collection[int]]]:
             return [
-                (one.group, one.order[: one.group.units - kept])
-                for one, kept in zip(ranked, plan(length), strict=True)
+                (one.group, one.order[: one.ranked.units - width])
+                for one, width in zip(candidates, widths, strict=True)
             ]
 
-        figures: dict[tuple[int, ...], float] = {}
+        @functools.cache
+        def figure(widths: Widths) -> float:
+            trial = copy.deepcopy(model)
+            remove(trial, chosen(widths))
+            return self.measure(trial)
 
-        def figure(length: int) -> float:
-            key = tuple(plan(length))
-            if key not in figures:
-                trial = copy.deepcopy(model)
-                remove(trial, chosen(length))
-                figures[key] = self.measure(trial)
-            return figures[key]
-
-        allowed = share * self.whole
-        low, high = 0, len(queue)
-        if figure(high) > allowed:
-            least = figure(high) / self.whole
+        config, allowed = self.config, share * self.whole
+        # A local scope wants equal shares, and each measurement on a device takes its time.
+        refill = config.scope == "global" and config.budget.kind != "cost"
+        widths = widths_within([one.ranked for one in candidates], allowed, figure, refill=refill)
+        if figure(widths) > allowed:
+            least = figure(widths) / self.whole
             raise CompressError(
-                f"{WORDS[self.config.budget.kind]} cannot fall to {share:.1%}: {least:.1%} is the "
-                "least that these settings allow",
+                f"{WORDS[config.budget.kind]} cannot fall to {share:.1%}: {least:.1%} is the least "
+                "that these settings allow",
                 where="budget",
                 hint="Allow more, or lower round_to, min_share or min_channels, or exclude less.",
             )
-        if figure(low) <= allowed:
-            return chosen(low)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if figure(middle) <= allowed else (middle, high)
-        return chosen(high)
+        return chosen(widths)
 
 
 def probe_of(task: Task) -> Inputs:

@@ -157,8 +157,9 @@ def _by_search(
         found = rank_search.search(ladders, candidates, drop_of, allowed, run.say)
         return {name: list(ranks) for name, ranks in found.items()}
 
+    how = config.model_dump(exclude={"fine_tune"})
     key = "ranks-" + key_of(
-        [run.seed, run.place, config.model_dump(), ladders, run.data_print(task)],
+        [run.seed, run.place, how, ladders, run.data_print(task)],
         [[c.name, c.method, c.moments and c.moments.fingerprint()] for c in candidates.values()],
         model,
         task.metric,

@@ -22,23 +22,28 @@ from compress.recipe import State, StepConfig, handles
 from compress.task import Inputs, Sample, Task, TaskMetric
 from compress.training import Training, fit
 
+Loss = Literal["auto", "divergence", "squares"]
+
 
 class Imitate(Training, StepConfig):
     """Train the model as it is now to answer calibration inputs as the teacher does.
 
     The last ``held_out`` share of ``Task.calibration`` decides which epoch is best. Constraints of
-    earlier steps hold; statistics of batch norms stay and dropout is off.
+    earlier steps hold; statistics of batch norms stay and dropout is off. ``loss``: divergence of
+    the distributions over classes, or mean squared difference of the first output; ``auto`` takes
+    the former where the task's own loss is cross-entropy.
     """
 
     kind: Literal["imitate"] = "imitate"
     held_out: float = Field(default=0.2, gt=0, lt=1)
+    loss: Loss = "auto"
 
 
 @handles(Imitate)
 def imitate(state: State, config: Imitate) -> State:
     """Fit the float model to the teacher."""
     model = state.float_model()
-    task = taught(state.task, config.held_out)
+    task = taught(state.task, config.held_out, config.loss)
     training = Training(**config.model_dump(include=set(Training.model_fields)))
     history = fit(
         model, task, training, state.run, purpose="imitation", set_mode=lambda net, _: net.eval()
@@ -49,12 +54,11 @@ def imitate(state: State, config: Imitate) -> State:
     return replace(state, notes=(first, history.words()))
 
 
-def taught(task: Task, held_out: float) -> Task:
+def taught(task: Task, held_out: float, kind: Loss = "auto") -> Task:
     """A task whose targets are the teacher's answers; ``CompressError`` where data are too few.
 
-    The loss is the cross-entropy to the teacher's distribution less that distribution's entropy
-    (axis 1 holds the classes) where the task's own loss is cross-entropy, else the mean squared
-    difference. The metric is the loss; lower is better.
+    The divergence is that of Kullback and Leibler, axis 1 holding the classes. The metric is the
+    loss; lower is better.
     """
     held = max(round(held_out * len(task.calibration)), 1)
     if len(task.calibration) - held < 1:
@@ -66,7 +70,10 @@ def taught(task: Task, held_out: float) -> Task:
     inputs: Sequence[Inputs] = list(task.calibration)
     outputs = run_all(lambda one: flat_outputs(teacher(*one)), [Sample(one) for one in inputs])
     samples = [Sample(one, answer[0]) for one, answer in zip(inputs, outputs, strict=True)]
-    loss = _divergence if task.loss is nn.functional.cross_entropy else nn.functional.mse_loss
+    if kind == "auto":
+        classes = task.loss is nn.functional.cross_entropy
+        kind = "divergence" if classes else "squares"
+    loss = _divergence if kind == "divergence" else nn.functional.mse_loss
 
     def compute(answers: Sequence[Tensor], targets: Sequence[Tensor | None]) -> float:
         wanted = torch.cat([target for target in targets if target is not None])
@@ -77,7 +84,7 @@ def taught(task: Task, held_out: float) -> Task:
         train=samples[:-held],
         validation=samples[-held:],
         loss=loss,
-        metric=TaskMetric("divergence", compute, higher_is_better=False),
+        metric=TaskMetric(kind, compute, higher_is_better=False),
         augment=None,
     )
 

@@ -254,6 +254,19 @@ def test_what_is_added_to_the_input_is_left_alone() -> None:
     assert list(left) == ["outer"]
 
 
+@pytest.mark.parametrize("outer", [3, 9])
+def test_a_depthwise_convolution_of_the_input_is_left_alone(outer: int) -> None:
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, outer, 3, groups=3), Last(outer))
+
+    groups, left = groups_of(made(network))
+    if outer == 3:
+        assert (groups, list(left)) == ([], ["0"])
+    else:
+        # Three filters for each channel of the input: one of each can go, the input stays.
+        assert [(group.name, group.units, group.step) for group in groups] == [("0", 3, 3)]
+
+
 def test_tied_weights_are_left_alone() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -225,6 +226,31 @@ def test_seed() -> None:
     assert not same(step(model, seed=1, **keys).model, step(model, seed=2, **keys).model)
 
 
+def test_a_killed_step_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killer(line: str) -> None:
+        if "after round 2 of 2: epoch 1/2" in line:
+            raise Killed
+
+    model = made(Slim)
+    task = image_task(model)
+    config = PruneChannels(
+        round_to=1, iterations=2, budget={"macs": 0.5}, batches=2, fine_tune=FineTuning(epochs=2)
+    )
+
+    def pruned(run: Run) -> State:
+        return prune_channels(State(task, copy.deepcopy(model), None, run=run), config)
+
+    with pytest.raises(Killed):
+        pruned(Run(1, killer, tmp_path))
+    resumed = pruned(Run(1, folder=tmp_path))
+    assert "2 of them from a checkpoint" in resumed.notes[2]
+    assert "1 of them from a checkpoint" in resumed.notes[3]
+    assert same(resumed.model, pruned(Run(1)).model)
+
+
 def test_masks_of_earlier_steps_hold() -> None:
     model = made(Slim)
     generator = torch.Generator().manual_seed(0)
@@ -315,13 +341,13 @@ def test_taylor_beats_random() -> None:
     task = image_task(seeded(Slim), 256)
     model = copy.deepcopy(task.model)
     fit(model, task, Training(epochs=4, batch_size=32, learning_rate=0.01), Run(), purpose="base")
-    keys = {"budget": {"macs": 0.5}, "task": task, "batches": 8}
+    keys = {"budget": {"macs": 0.2}, "task": task, "batches": 8}
     taylor = evaluate(step(model, criterion="taylor", **keys).model, task, task.evaluation)
     chance = [
         evaluate(step(model, criterion="random", seed=seed, **keys).model, task, task.evaluation)
         for seed in range(3)
     ]
-    assert taylor > sum(chance) / len(chance) + 0.1
+    assert taylor > sum(chance) / len(chance) + 0.2
 
 
 @pytest.mark.parametrize(

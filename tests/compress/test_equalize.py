@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from compress.equalize import equalize, pairs_of, proven_bounds
+from compress.equalize import equalize, groups_of, proven_bounds
 from compress.float_graph import float_graph
 from compress.recipe import State
 from tests.compress.networks import seeded, task_of
@@ -60,7 +60,7 @@ class Perceptron(nn.Sequential):
 
 
 class Branches(nn.Module):
-    """A layer that two others read, weights that two layers share, and a GELU: nothing to do."""
+    """One of two readers is a GELU: nothing can be scaled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.a(x)
-        return self.b(F.relu(y)) + self.c(F.gelu(self.b(y)))
+        return self.b(F.relu(y)) + self.c(F.gelu(y))
 
 
 def graph_of(make: Callable[[], nn.Module]) -> GraphModule:
@@ -126,14 +126,14 @@ def test_activation_ranges_become_more_equal() -> None:
 
 def test_proven_bounds_hold_and_are_reached() -> None:
     graph = graph_of(Relu6)
-    pair = next(p for p in pairs_of(graph) if "depth" in p.name.split(" - ")[0])
-    low, high = proven_bounds(graph, pair.first)
+    group = next(g for g in groups_of(graph) if g.name.startswith("depth"))
+    low, high = proven_bounds(graph, group.firsts[0])
     layer = seeded(Relu6).depth
     worst = torch.where(layer.weight > 0, 6.0, 0.0)[:, 0][None]  # one patch a channel
     reached = F.conv2d(worst, layer.weight, layer.bias, groups=12)[0, :, 0, 0]
     torch.testing.assert_close(high, reached)
     assert bool((low <= layer.bias).all())
-    assert float(proven_bounds(graph, next(iter(pairs_of(graph))).first)[1].max()) == torch.inf
+    assert float(proven_bounds(graph, groups_of(graph)[0].firsts[0])[1].max()) == torch.inf
 
 
 def test_a_floor_is_absorbed_by_the_next_bias() -> None:

@@ -319,13 +319,13 @@ def test_ranks_by_the_held_out_metric(tmp_path: Path) -> None:
     assert seen[0.3] < seen[0.0] < flops(task.model, task)
     # A second run takes the ranks from the journal.
     said: list[str] = []
-    for _ in range(2):
+    for tuned in (None, FineTuning()):
         said.clear()
         run = Run(0, said.append, tmp_path)
         state = State(task, copy.deepcopy(task.model), None, run=run)
-        again = model_of(factorize(state, config))
-    assert not any("ranks down to" in line for line in said)
-    assert flops(again, task) == seen[0.3]
+        again = model_of(factorize(state, config.model_copy(update={"fine_tune": tuned})))
+        assert any("ranks down to" in line for line in said) is (tuned is None)
+        assert flops(again, task) == seen[0.3]
     with pytest.raises(CompressError, match=r"max_metric_drop needs task\.validation"):
         run_step(replace(task, validation=[]), config)
 

@@ -64,6 +64,9 @@ def test_a_perceptron_by_hand(widths: list[int]) -> None:
         # In place behind its own producer, never on the caller's input.
         (lambda x: torch.sin(x).relu().clamp(0, 1), 2 * 32),
         (lambda x: x.relu(), 2 * 32),
+        # Another dtype is a copy, the same one is none.
+        (lambda x: x.to(torch.float64) + 1, 64 + 64),
+        (lambda x: x.to(torch.float32) + 1, 32 + 32),
     ],
 )
 def test_liveness(function: Callable[[Tensor], Tensor], expected: int) -> None:

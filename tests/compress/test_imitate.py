@@ -57,6 +57,8 @@ def test_a_regression_is_imitated_by_squares() -> None:
     )
     given = taught(task, 0.5)
     assert given.loss is nn.functional.mse_loss
+    assert taught(unlabelled(), 0.5, "squares").loss is nn.functional.mse_loss
+    assert taught(task, 0.5, "divergence").loss is taught(unlabelled(), 0.5).loss
 
 
 def test_too_few_inputs() -> None:
