@@ -105,7 +105,9 @@ def test_target_can_be_made(target: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "bench", "bench-compress", "phone-image"])
+@pytest.mark.parametrize(
+    "target", ["demo", "test", "lint", "bench", "bench-compress", "phone-image"]
+)
 def test_target_stands_on_setup(target: str) -> None:
     assert make("--dry-run", target).stdout.splitlines()[0] == "scripts/setup.sh"
 
