@@ -225,21 +225,23 @@ def mirrored(inputs: Inputs, generator: torch.Generator) -> Inputs:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a network is trained, and whether pictures are mirrored in its trainings.
+    """How an uncompressed network is trained, and in whose trainings pictures are mirrored.
 
-    LeNet-300-100 learns the pictures as they are better: it would need other weights for the other
-    side.
+    A LeNet with just enough weights left learns the pictures as they are better.
     """
 
     training: Training
     mirrored: bool = False
+    mirrored_in_recipes: bool = False
 
 
 PLANS: dict[type[nn.Module], Plan] = {
     LeNet300100: Plan(Training(epochs=20, learning_rate=1e-3)),
     LeNet5: Plan(Training(epochs=16, learning_rate=1e-3), mirrored=True),
-    SmallMobileNetV2: Plan(Training(epochs=10, learning_rate=4e-3), mirrored=True),
+    SmallMobileNetV2: Plan(Training(epochs=10, learning_rate=4e-3), True, True),
 }
+TEACHER_EPOCHS = 12
+"""How long a LeNet-5 that only teaches is trained."""
 
 
 class Remembered(nn.Module):
@@ -291,15 +293,26 @@ def lenet_300_100(
         evaluation: how many of the 10,000 test pictures report.
         seed: what the uncompressed network starts from.
         epochs: how long it is trained, if not as :data:`PLANS` says.
-        teacher: ``lenet_5`` lets recipes distil from that network and not from the uncompressed
-            one.
+        teacher: ``lenet_5`` lets recipes distil from that network, trained for
+            :data:`TEACHER_EPOCHS`, and not from the uncompressed one.
     """
-    return _task(LeNet300100, evaluation, seed, epochs, teacher)
+    task = _task(LeNet300100, evaluation, seed, epochs)
+    if teacher is None:
+        return task
+    if teacher != "lenet_5":
+        raise ConfigError(f"'{teacher}' is not lenet_5", where="task.teacher")
+    return _taught_by(_task(LeNet5, 1, seed, TEACHER_EPOCHS), task)
 
 
-def lenet_5(evaluation: int = 1_000, seed: int = 0, epochs: int | None = None) -> Task:
-    """LeNet-5; arguments as for :func:`lenet_300_100`."""
-    return _task(LeNet5, evaluation, seed, epochs)
+def lenet_5(
+    evaluation: int = 1_000, seed: int = 0, epochs: int | None = None, remember: bool = False
+) -> Task:
+    """LeNet-5; arguments as for :func:`lenet_300_100`.
+
+    ``remember``: what the uncompressed network answers is computed once, for recipes that distil.
+    """
+    task = _task(LeNet5, evaluation, seed, epochs)
+    return _taught_by(task, task) if remember else task
 
 
 def mobilenet_v2(evaluation: int = 1_000, seed: int = 0, epochs: int | None = None) -> Task:
@@ -307,17 +320,15 @@ def mobilenet_v2(evaluation: int = 1_000, seed: int = 0, epochs: int | None = No
     return _task(SmallMobileNetV2, evaluation, seed, epochs)
 
 
-def _task(
-    kind: type[nn.Module],
-    evaluation: int,
-    seed: int,
-    epochs: int | None,
-    teacher: str | None = None,
-) -> Task:
+def _taught_by(other: Task, task: Task) -> Task:
+    assert isinstance(other.model, nn.Module)
+    pictures = data(folder()).train.inputs[0]
+    return replace(task, teacher=Remembered(copy.deepcopy(other.model), pictures).eval())
+
+
+def _task(kind: type[nn.Module], evaluation: int, seed: int, epochs: int | None) -> Task:
     if not 1 <= evaluation <= 10_000:
         raise ConfigError(f"is {evaluation}; there are 10,000 pictures", where="task.evaluation")
-    if teacher not in (None, "lenet_5"):
-        raise ConfigError(f"'{teacher}' is not lenet_5", where="task.teacher")
     pictures = data(folder())
     plan = PLANS[kind]
     torch.manual_seed(seed)
@@ -339,12 +350,9 @@ def _task(
     trained = copy.deepcopy(model).to(memory_format=torch.channels_last)
     run = Run(seed, _say, cache_dir() / "fashion_mnist", place="training the uncompressed network")
     fit(trained, bare, training, run, purpose=kind.__name__)
-    task = replace(bare, model=trained.to(memory_format=torch.contiguous_format).eval())
-    if teacher is None:
-        return task
-    taught = lenet_5(evaluation=1, seed=seed).model
-    assert isinstance(taught, nn.Module)
-    return replace(task, teacher=Remembered(taught, pictures.train.inputs[0]).eval())
+    trained = trained.to(memory_format=torch.contiguous_format).eval()
+    later = mirrored if plan.mirrored_in_recipes else None
+    return replace(bare, model=trained, augment=later)
 
 
 def _say(line: str) -> None:

@@ -139,16 +139,17 @@ def packed(job: Job, program: ExportedProgram) -> Path:
     """
     from compress import entropy
 
-    weights = {name: tensor.detach() for name, tensor in program.state_dict.items()}
-    path = job.folder / f"{STEM}.packed"
+    held = {**program.state_dict, **program.constants}
+    weights = {name: t.detach() for name, t in held.items() if isinstance(t, torch.Tensor)}
+    path = job.folder / f"{STEM}.psk"
     write_bytes(path, entropy.pack(weights, coder=job.arguments.get("coder", "auto")))
     unpacked = entropy.unpack(path.read_bytes())
     if list(unpacked) != list(weights):
         raise CompressError("the packed file holds other tensors than were put in", where=path.name)
     with torch.no_grad():
         for name, tensor in unpacked.items():
-            program.state_dict[name].zero_()
-            program.state_dict[name].copy_(tensor)
+            weights[name].zero_()
+            weights[name].copy_(tensor)
     return path
 
 
