@@ -13,8 +13,9 @@ from torch.nn.modules.conv import _ConvNd
 from compress.channel_groups import ChannelGroup, Slice, columns, rows
 from compress.errors import CompressError, PocketshipError, first_line
 from compress.journal import Run
+from compress.passes import batches
 from compress.task import Task
-from compress.training import batches, task_objective
+from compress.training import task_objective
 
 Criterion = Literal["taylor", "gradient", "l1", "l2", "batch_norm", "random"]
 Normalize = Literal["auto", "none", "mean", "max"]

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from compress import constraints
 from compress.errors import CompressError
 from compress.journal import Run
+from compress.passes import batches
 from compress.quality import flat_outputs
 from compress.task import Inputs, Task
-from compress.training import batches, task_objective
+from compress.training import task_objective
 from compress.weights import Weight
 
 Scores = dict[str, Tensor]
