@@ -19,11 +19,10 @@ from deploy.paths import cache_dir
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("torch", "torchao", "executorch", "onnxruntime", "coremltools", "torch-pruning")
 SOURCES = (
-    *("compress/**/*.py", "deploy/export/**/*.py", "examples/*.py", "examples/*.yaml"),
-    *("benchmarks/compression/makers.py", "benchmarks/compression/figures.py"),
-    "benchmarks/compression/unit.py",
+    *("compress/**/*.py", "deploy/export/**/*.py", "benchmarks/compression/makers.py"),
+    *("benchmarks/compression/figures.py", "benchmarks/compression/unit.py"),
 )
-"""Files that decide what a unit makes and measures; another content, another key."""
+"""Files that decide what any unit makes and measures; another content, another key."""
 
 
 class Result(BaseModel):
@@ -64,8 +63,17 @@ def unit_folder(row: str, variant: str, seed: int) -> Path:
 
 def key_of(row: Row, variant: str, seed: int, code: str, tools: dict[str, str]) -> str:
     """Hash of all that a unit depends on but the machine: definition, seed, code, versions."""
-    parts = [row.task.model_dump(), row.variants[variant].model_dump(), variant, seed, code, tools]
+    wanted = row.variants[variant]
+    examples = [f"{row.task.callable.partition(':')[0]}.py"]
+    if "pipeline" in wanted.arguments:
+        examples.append(wanted.arguments["pipeline"])
+    own = [_content(ROOT / "examples" / name) for name in examples]
+    parts = [row.task.model_dump(), wanted.model_dump(), variant, seed, code, tools, own]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
 
 
 def code_print(root: Path = ROOT) -> str:
