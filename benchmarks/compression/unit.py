@@ -5,11 +5,13 @@ python -m benchmarks.compression.unit ROW VARIANT SEED
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.compression import results, rows
@@ -25,6 +27,16 @@ def task_of(row: rows.Row, seed: int, more: Mapping[str, Any] = {}) -> Task:
     """The row's task; the network that it trains is kept in the cache."""
     arguments = {**row.task.arguments, **more, **({"seed": seed} if row.task.seeded else {})}
     return load_task(row.task.callable, arguments, [EXAMPLES])
+
+
+@contextlib.contextmanager
+def alone(row: str, name: str, seed: int) -> Iterator[None]:
+    """Wait for another process that makes the same unit, such as one that a killed run left."""
+    path = results.unit_folder(row, name, seed).with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def make(row: rows.Row, name: str, seed: int) -> results.Result:
@@ -71,7 +83,8 @@ def main() -> int:
     """Exit code 0 when the unit's JSON is there."""
     name, variant, seed = sys.argv[1:]
     try:
-        result = make(rows.load(name), variant, int(seed))
+        with alone(name, variant, int(seed)):
+            result = make(rows.load(name), variant, int(seed))
     except PocketshipError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
