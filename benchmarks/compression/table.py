@@ -106,7 +106,8 @@ def target_lines(row: Row, units: Units) -> list[str]:
     lines = []
     for target in row.targets:
         words, verdict = judged(target, units)
-        lines.append(f"{verdict:8} {row.title}: {target.text}: {limit(target)}, reached {words}")
+        figure = "" if words == NOT_RUN else f", figure {words}"
+        lines.append(f"{verdict:8} {row.title}: {target.text}: asked {limit(target)}{figure}")
     return lines
 
 
@@ -143,10 +144,11 @@ def markdown(row: Row, units: Units) -> str:
         lines.append(_line([variant.title, *cells, f"{minutes:.1f}", str(len(made))]))
     lines += ["", f"`make bench-compress MODEL={row.name}` makes it.", ""]
     if row.targets:
-        lines += [_line(["target", "asked", "reached", ""]), _line(["---"] * 4)]
+        lines += [_line(["target", "asked", "figure", ""]), _line(["---"] * 4)]
         for target in row.targets:
             words, verdict = judged(target, units)
-            lines.append(_line([target.text, limit(target), words, verdict]))
+            figure = "" if words == NOT_RUN else words
+            lines.append(_line([target.text, limit(target), figure, verdict]))
         lines.append("")
     return "\n".join(lines)
 

@@ -153,12 +153,13 @@ def test_target_that_is_missed_says_by_what_figure(row: Row) -> None:
         unit("small", 0, pte_bytes=101, pte_top1=0.89),
     )
     lines = table.target_lines(row, made)
-    assert lines[0] == "missed   Tiny: bytes: >= 10x smaller, reached 9.901 (1 seed)"
-    assert lines[1] == "missed   Tiny: accuracy: <= 0.5 points lost, reached 1 (1 seed)"
+    assert lines[0] == "missed   Tiny: bytes: asked >= 10x smaller, figure 9.901 (1 seed)"
+    assert lines[1] == "missed   Tiny: accuracy: asked <= 0.5 points lost, figure 1 (1 seed)"
 
 
 def test_what_was_not_run_is_neither_reached_nor_missed(row: Row) -> None:
     assert table.judged(row.targets[0], {}) == ("not run", "not run")
+    assert table.target_lines(row, {})[0] == "not run  Tiny: bytes: asked >= 10x smaller"
     made = units(unit("small", 0, pte_bytes=1))
     assert table.judged(row.targets[0], made) == ("not run", "not run")
     absent = unit("small", 0)
