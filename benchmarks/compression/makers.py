@@ -21,6 +21,7 @@ import compress.steps  # noqa: F401 - registers them
 from benchmarks import onnx_static
 from compress import capture, recipe
 from compress.errors import CompressError, ConfigError
+from compress.fold import fold_batch_norm
 from compress.journal import Run
 from compress.quality import Forward, flat_outputs
 from compress.task import Task
@@ -224,6 +225,8 @@ def coremltools_palettes(job: Job) -> Made:
     from coremltools.optimize import coreml as optimize
 
     model = float_model(job)
+    # The converter would do the same, and the tables would then be of weights that nobody has.
+    fold_batch_norm(model, job.task.example_inputs)
     program = capture.capture(model, job.task.example_inputs)
     source = exported(job, program, ["mlpackage"])["mlpackage"]
     config = optimize.OpPalettizerConfig(mode="kmeans", nbits=int(job.arguments["bits"]))
