@@ -73,7 +73,7 @@ def test_it_mends_what_static_int8_breaks_and_resumes_to_the_same(tmp_path: Path
     assert shapes == {"torch.Size([1, 1, 10])"}
     assert any(t.dtype == torch.int8 for t in whole.program.state_dict.values())
 
-    class Stop(Exception):
+    class Stop(BaseException):  # as Ctrl-C is
         pass
 
     def interrupt(line: str) -> None:
