@@ -3,7 +3,7 @@
 Flow of torchao's PT2E (``prepare_qat_pt2e``), on the scheme of Jacob et al. (arXiv 1712.05877).
 Batch norms are folded with their statistics as they are before the training, which Nagel et al.,
 "A White Paper on Neural Network Quantization" (arXiv 2106.08295) find as good with scales a channel
-as any imitation of a running batch norm; so nothing is left to freeze but the ranges.
+as any imitation of a running batch norm; one that no layer takes up keeps its statistics.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from compress.float_graph import float_graph
 from compress.lockstep import layers_of, weight_of
 from compress.quality import flat_outputs
 from compress.recipe import State
+
+_DROPOUT = frozenset({torch.ops.aten.dropout.default, torch.ops.aten.dropout_.default})
 
 
 class Options(Protocol):
@@ -119,13 +121,7 @@ class _Ranges:
         self.quantizers: list[Any] = [
             module for module in graph.modules() if hasattr(module, "fake_quant_enabled")
         ]
-        # Swapping these costs seconds; most captured networks have none.
-        moved = {"dropout", "batch_norm"}
-        self.has_modes = any(
-            str(node.target).split(".")[1].rstrip("_") in moved
-            for node in graph.graph.nodes
-            if node.op == "call_function"
-        )
+        self.dropouts = [node for node in graph.graph.nodes if node.target in _DROPOUT]
 
     def start(self, samples: list[tuple[Tensor, ...]]) -> None:
         """First ranges, from float activations."""
@@ -145,15 +141,17 @@ class _Ranges:
             quantizer.observer_enabled.fill_(int(on))
 
     def set_mode(self, model: nn.Module, training: bool) -> None:
-        """Validation must leave no trace in the ranges."""
-        from torchao.quantization.pt2e import (
-            move_exported_model_to_eval,
-            move_exported_model_to_train,
-        )
+        """Switch dropout; validation must leave no trace in the ranges.
 
+        torchao's ``move_exported_model_to_train`` and ``_to_eval`` do this by matching exported
+        patterns, at a second a call, and would let batch norms that are left follow the batches.
+        """
+        assert model is self.graph
         self.observe(False)
-        if self.has_modes:
-            (move_exported_model_to_train if training else move_exported_model_to_eval)(model)
+        for node in self.dropouts:
+            node.args = (*node.args[:2], training)
+        if self.dropouts:
+            self.graph.recompile()
 
     def before_batch(self, step: int, total: int) -> None:
         """Observe in the first part of the training only."""

@@ -45,8 +45,8 @@ def trained() -> Task:
     fit(model, task, Training(epochs=6, learning_rate=0.01, batch_size=32), Run(), purpose="make")
     with torch.no_grad():
         # One scale for a tensor with such a row is what training has to mend.
-        model.hidden.weight[0] *= 40
-        model.head.weight[:, 0] /= 40
+        model.hidden.weight[0] *= 400
+        model.head.weight[:, 0] /= 400
     return task
 
 
@@ -64,7 +64,8 @@ def test_it_mends_what_static_int8_breaks_and_resumes_to_the_same(tmp_path: Path
     static = apply(task, [Quantize(per_channel=False, fuse_clamps=False)])
     step = Quantize(mode="qat", per_channel=False, fine_tune=SETTINGS)
     whole = apply(task, [step])
-    assert quality(whole) >= quality(static)
+    assert quality(static) < 0.9  # of 0.99
+    assert quality(whole) > quality(static) + 0.05
     shapes = {
         str(node.meta["val"].shape)
         for node in whole.program.graph.nodes
@@ -73,7 +74,7 @@ def test_it_mends_what_static_int8_breaks_and_resumes_to_the_same(tmp_path: Path
     assert shapes == {"torch.Size([1, 1, 10])"}
     assert any(t.dtype == torch.int8 for t in whole.program.state_dict.values())
 
-    class Stop(Exception):
+    class Stop(BaseException):  # as Ctrl-C is
         pass
 
     def interrupt(line: str) -> None:

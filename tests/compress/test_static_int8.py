@@ -88,7 +88,9 @@ def test_the_walk_computes_what_the_program_computes() -> None:
     config = Quantize(rounding="gptq", bias_correction=True, activation_range="mse")
     prepared, _ = static_int8(graph_of(task), task.calibration, config, Run())
     done = walk(prepared, task.calibration)
-    converted = convert_pt2e(prepared)
+    layers: dict[str, Any] = dict(layers_of(prepared))
+    quantized = [name for name, node in layers.items() if node.args[1].op == "call_module"]
+    converted = convert_pt2e(prepared)  # changes the module
     for inputs, simulated in zip(task.calibration, done.quantized, strict=True):
         (left,) = simulated if isinstance(simulated, tuple | list) else (simulated,)
         torch.testing.assert_close(left, torch.utils._pytree.tree_leaves(converted(*inputs))[0])
@@ -96,8 +98,6 @@ def test_the_walk_computes_what_the_program_computes() -> None:
         assert row.signal > 0
     first = done.noise[0]
     assert first.alone == pytest.approx(first.accumulated)
-    layers: dict[str, Any] = dict(layers_of(prepared))
-    quantized = [name for name, node in layers.items() if node.args[1].op == "call_module"]
     assert sorted(row.name for row in done.noise) == sorted(quantized)
     assert {"stem", "bad", "grouped", "depth", "head"} <= set(quantized)
 
