@@ -10,10 +10,10 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 CPP_SOURCES := $(shell find android_harness -type d -name build -prune -o -type f \( -name '*.cpp' -o -name '*.h' \) -print 2>/dev/null)
 
-.PHONY: help setup demo test lint format bench phone-image clean distclean
+.PHONY: help setup demo test lint format bench bench-compress phone-image clean distclean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## OS packages where allowed, then .venv with the pinned versions
 	@scripts/setup.sh
@@ -43,6 +43,9 @@ endif
 
 bench: setup ## push and pull MB/s over ADB: table here, JSON under build/
 	$(PYTHON) -m benchmarks.adb_transfer
+
+bench-compress: setup ## recipes beside single libraries; MODEL=<row> SEEDS=<n> for one row
+	$(PYTHON) -m benchmarks.compression $(if $(MODEL),--model $(MODEL)) $(if $(SEEDS),--seeds $(SEEDS))
 
 phone-image: setup ## build the emulated phone's kernel and RAM disk (once; needs QEMU)
 	$(PYTHON) -m scripts.phone_image

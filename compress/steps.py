@@ -10,4 +10,5 @@ from compress import fine_tune as fine_tune
 from compress import fold as fold
 from compress import imitate as imitate
 from compress import quantize as quantize
+from compress import round_floats as round_floats
 from compress import sparsify as sparsify

@@ -37,7 +37,11 @@ def machine() -> dict[str, str]:
 
 def commit(folder: RunFolder) -> str | None:
     """The git commit of the pipeline file's checkout, with ``+`` where it has changes."""
-    where = Path(folder.asked.pipeline_file).parent
+    return commit_of(Path(folder.asked.pipeline_file).parent)
+
+
+def commit_of(where: Path) -> str | None:
+    """The git commit of the checkout that holds ``where``, with ``+`` where it has changes."""
     head = _git(where, "rev-parse", "HEAD")
     if not head:
         return None

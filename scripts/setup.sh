@@ -62,6 +62,8 @@ missing_parts() {
     have adb || echo "adb|adb shell to a phone by hand, and the tests with Google's client"
     have_sbin mke2fs || echo "e2fsprogs|the emulated phone's disk"
     have cpio || echo "cpio|a test that lets GNU cpio judge the RAM disk"
+    [ -n "${FASHION_MNIST:-}" ] || [ -e /usr/share/datasets/fashion-mnist ] ||
+        echo "dataset-fashion-mnist|make bench-compress and the examples on Fashion-MNIST"
     { have dpkg-deb && have apt-get; } || echo "dpkg apt|building the emulated phone's image (needs Debian or Ubuntu)"
     if [ -n "${PYTHON:-}" ] && ! can_make_venv "$PYTHON"; then
         echo "python3.11-venv|the virtual environment: nothing works"
