@@ -275,11 +275,10 @@ def _compensated(
     plan: _Plan, weight: Tensor, moments: Tensor, tables: Sequence[NDArray[Any]]
 ) -> NDArray[np.int32]:
     """Indices, as ``_share`` has them, that leave a small error of the layer's output."""
-    values = torch.zeros(plan.groups, plan.values)
+    # What a short table does not fill is infinitely far from any weight.
+    values = torch.full((plan.groups, plan.values), torch.inf)
     for group, table in enumerate(tables):
-        if len(table):
-            # A short table ends in repetitions of its last value, which are never nearer.
-            values[group] = torch.from_numpy(np.pad(table, (0, plan.values - len(table)), "edge"))
+        values[group, : len(table)] = torch.from_numpy(table)
     channels = len(weight)
     of_row = values.repeat_interleave(channels // plan.groups, dim=0)
     blocks = weight.reshape(len(moments), -1, moments.shape[-1])

@@ -77,7 +77,7 @@ def assign(weight: Tensor, moments: Tensor, tables: Tensor, alive: Tensor) -> Te
     Args:
         weight: [groups, rows, columns].
         moments: [groups, columns, columns].
-        tables: [groups, rows, values], rising.
+        tables: [groups, rows, values], rising; infinity for places that hold no value.
         alive: bool, as ``weight``; what is False is zero, and its index means nothing.
     """
     open_weight = weight.double().clone()

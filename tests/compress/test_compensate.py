@@ -105,3 +105,18 @@ def test_outputs_are_nearer(keep: float | None, group_size: int | None) -> None:
             for rows in weight.value.split(group_size or len(weight.value)):
                 assert len(rows[rows != 0].unique()) <= 4
     assert noise[1] < 0.8 * noise[0]
+
+
+def test_a_table_that_is_not_full_loses_no_weight() -> None:
+    """With more places than distinct weights nothing changes, also not the largest weight."""
+    model = seeded(Layers)
+    task = replace(task_of(model, (1, 8, 9, 9)), calibration=correlated(10, 5))
+    config = Cluster(bits=8, group_size=4, compensate=True, float16_values=False)
+    after = cluster(State(task, copy.deepcopy(model), None), config).float_model()
+    for before, weight in zip(weights_of(model), weights_of(after), strict=True):
+        assert torch.equal(weight.value, before.value)
+    # Rounded tables lie beside the weights, which may then be beyond the last value.
+    config = config.model_copy(update={"float16_values": True})
+    after = cluster(State(task, copy.deepcopy(model), None), config).float_model()
+    for before, weight in zip(weights_of(model), weights_of(after), strict=True):
+        torch.testing.assert_close(weight.value, before.value, rtol=0, atol=2e-3)
