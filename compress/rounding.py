@@ -4,6 +4,9 @@ Rounding each weight to its nearest step is not what changes the layer's output 
 layers are gone through in order, each sees its inputs from the layers that are already quantized,
 and
 
+* the weights are first moved to what makes the best of the quantized inputs: a ridge regression of
+  the exact outputs on them that is drawn towards the weights as they are (the idea of GPTAQ, Li et
+  al., arXiv 2504.02692);
 * the steps of a row are chosen one after another, the error of each made up for by the weights
   that are still to be rounded (Optimal Brain Compression, Frantar & Alistarh, arXiv 2208.11580, in
   the order and with the Cholesky factor of GPTQ, Frantar et al., arXiv 2210.17323);
@@ -25,6 +28,8 @@ from torch.nn import functional
 from compress.lockstep import CONVOLUTIONS, LINEAR, Layer
 
 Rounding = Literal["nearest", "gptq"]
+# Chosen on EfficientNet-Lite0 by two calibration photographs that were left out of the fit.
+RIDGE = 8.0
 _BLOCK = 64
 # Enough for a covariance of 1000 columns or so; more positions of an image say little more.
 _POSITIONS = 32_768
@@ -38,13 +43,21 @@ class Rounder:
         correct_bias: whether the bias takes up the mean error.
         damping: share of the mean diagonal that is added to it; keeps the inverse finite where
             calibration data do not reach every direction.
+        ridge: how strongly the regression is drawn towards the weights as they are, in mean
+            diagonals; infinite leaves it out.
     """
 
     def __init__(
-        self, graph: GraphModule, rounding: Rounding, correct_bias: bool, damping: float = 0.01
+        self,
+        graph: GraphModule,
+        rounding: Rounding,
+        correct_bias: bool,
+        *,
+        damping: float = 0.01,
+        ridge: float = RIDGE,
     ) -> None:
         self.graph, self.rounding, self.correct_bias = graph, rounding, correct_bias
-        self.damping = damping
+        self.damping, self.ridge = damping, ridge
         self.rounded = self.corrected = 0
         self.parameters = dict(graph.named_parameters(remove_duplicate=False))
 
@@ -60,7 +73,9 @@ class Rounder:
             scale, _ = observer.calculate_qparams()
             columns = moments.weight_rows(exact)
             per_row = scale.expand(len(exact)).reshape(columns.shape[0], -1, 1)
-            settled = gptq(columns, moments.covariance(), per_row, observer.quant_max, self.damping)
+            covariance, cross = moments.covariances()
+            columns = regressed(columns, covariance, cross, self.ridge)
+            settled = gptq(columns, covariance, per_row, observer.quant_max, self.damping)
             weight.data.copy_(moments.as_weight(settled, exact))
             observer.fixed = scale
             self.rounded += 1
@@ -98,6 +113,22 @@ def add_biases(graph: GraphModule) -> int:
         added += 1
     graph.recompile()
     return added
+
+
+def regressed(weight: Tensor, covariance: Tensor, cross: Tensor, ridge: float) -> Tensor:
+    """Weights whose outputs on the quantized inputs are nearest to the exact outputs.
+
+    Minimises ``|W x - V q|^2 + ridge * mean diagonal * |W - V|^2`` over V for exact inputs x and
+    quantized inputs q; a weight of zero stays zero. Shapes as in :func:`gptq`; ``cross`` is the
+    covariance of x with q.
+    """
+    if ridge == float("inf"):
+        return weight
+    mean = covariance.double().diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
+    pull = torch.eye(weight.shape[2]).double() * (ridge * mean)[:, None, None]
+    wanted = weight.double() @ (cross.double() + pull)
+    solved = torch.linalg.solve(covariance.double() + pull, wanted.transpose(1, 2))
+    return torch.where(weight == 0, weight, solved.transpose(1, 2).to(weight.dtype))
 
 
 def gptq(
@@ -155,17 +186,23 @@ class _Moments:
         """[groups, columns]."""
         return torch.stack([self.columns(value).mean(2) for value in values]).mean(0)
 
-    def covariance(self) -> Tensor:
-        """[groups, columns, columns]. The bias takes up the mean, so only deviations count."""
-        total = torch.zeros(())
+    def covariances(self) -> tuple[Tensor, Tensor]:
+        """Of the quantized inputs, and of the exact with the quantized ones.
+
+        Each [groups, columns, columns]. The bias takes up the mean, so only deviations count.
+        """
+        own, cross = torch.zeros(()), torch.zeros(())
         count = 0
         most = _POSITIONS // len(self.layer.quantized) + 1
-        for value in self.layer.quantized:
-            columns = self.columns(value)
-            columns = columns[:, :, :: -(-columns.shape[2] // most)] - self.mean[:, :, None]
-            total = total + columns @ columns.transpose(1, 2)
+        for exact, quantized in zip(self.layer.exact, self.layer.quantized, strict=True):
+            columns = self.columns(quantized)
+            every = -(-columns.shape[2] // most)
+            columns = columns[:, :, ::every] - self.mean[:, :, None]
+            before = self.columns(exact)[:, :, ::every] - self.exact_mean[:, :, None]
+            own = own + columns @ columns.transpose(1, 2)
+            cross = cross + before @ columns.transpose(1, 2)
             count += columns.shape[2]
-        return total / count
+        return own / count, cross / count
 
     def weight_rows(self, weight: Tensor) -> Tensor:
         """[groups, outputs of a group, columns]."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compress.capture import capture
 from compress.lockstep import WEIGHTED
-from compress.rounding import Columns, gptq
+from compress.rounding import Columns, gptq, regressed
 
 
 def _error(weight: Tensor, other: Tensor, covariance: Tensor) -> float:
@@ -96,3 +96,26 @@ def test_columns_times_rows_is_the_layer(layer: Any, shape: tuple[int, ...]) -> 
     axis = 2 if isinstance(layer, nn.Linear) else 1
     expected = layer(x).detach().movedim(axis, 0).flatten(1)
     torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_regression_makes_up_for_noisy_inputs_and_a_strong_pull_changes_nothing() -> None:
+    torch.manual_seed(0)
+    exact = torch.randn(2, 6, 4000)
+    noisy = exact.clamp(-1, 1) + torch.randn(2, 6, 4000) * 0.1
+    weight = torch.randn(2, 3, 6)
+    weight[:, :, 0] = 0
+    own, cross = noisy @ noisy.transpose(1, 2) / 4000, exact @ noisy.transpose(1, 2) / 4000
+
+    def lost(made: Tensor) -> float:
+        return float((weight @ exact - made @ noisy).square().mean())
+
+    free = regressed(weight, own, cross, 0.0)
+    assert lost(free) < 0.8 * lost(weight)
+    # Nothing else on those inputs is better.
+    for _ in range(20):
+        other = free + torch.randn(2, 3, 6) * 0.05 * (weight != 0)
+        assert lost(other) > lost(free) - 1e-3
+    assert bool((free[weight == 0] == 0).all())
+    torch.testing.assert_close(regressed(weight, own, cross, 1e9), weight)
+    assert regressed(weight, own, cross, float("inf")) is weight
+    assert lost(free) < lost(regressed(weight, own, cross, 1.0)) < lost(weight)
