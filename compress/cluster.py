@@ -19,15 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress import constraints, importance, kmeans
-from compress.bit_allocation import Choice, allocate
-from compress.compensate import assign, input_moments
+from compress import constraints
 from compress.constraints import SharedValues
 from compress.errors import CompressError
 from compress.fine_tune import FineTuning, fine_tune
 from compress.fold import foldable
+from compress.pruning import importance
+from compress.pruning.weights import Weight, overridden, weights_of
 from compress.recipe import State, StepConfig, handles
-from compress.weights import Weight, overridden, weights_of
+from compress.sharing import kmeans
+from compress.sharing.bit_allocation import Choice, allocate
+from compress.sharing.compensate import assign, input_moments
 
 WIDTHS = (1, 2, 3, 4, 6, 8)
 """Bits among which ``mean_bits`` chooses: those that Core ML has palettes for."""
