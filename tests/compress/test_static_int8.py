@@ -159,6 +159,12 @@ def test_keys_without_meaning_in_a_mode_are_refused(keys: dict[str, Any]) -> Non
         Quantize.model_validate(keys)
 
 
+def test_a_saved_configuration_is_read_again() -> None:
+    for keys in ({}, {"mode": "fp16"}, {"mode": "qat", "fine_tune": {}}, {"rounding": "gptq"}):
+        config = Quantize.model_validate(keys)
+        assert Quantize.model_validate_json(config.model_dump_json()) == config
+
+
 def test_names_of_nothing_and_nan() -> None:
     with pytest.raises(CompressError, match=r"exclude: no layer's name matches 'haed'.*head"):
         apply(rough(), [Quantize(exclude=("haed",))])
