@@ -130,6 +130,7 @@ def test_the_gate_refuses_and_names_layers_and_figures() -> None:
     assert "\n" not in text
 
 
+@pytest.mark.slow
 def test_the_gate_keeps_the_guilty_layer_in_float() -> None:
     gate = Gate(min_layer_sqnr_db=30.0, repair=("equalize", "keep_float"), max_float_layers=3)
     result = made(gate=gate)
