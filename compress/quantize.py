@@ -78,19 +78,18 @@ class Quantize(StepConfig):
 
     @model_validator(mode="after")
     def _keys_fit_the_mode(self) -> Quantize:
+        # By value, not by what was given: a configuration that was saved names every key.
+        fields = type(self).model_fields
+        changed = {key for key, field in fields.items() if getattr(self, key) != field.default}
         for key, modes in _PER_MODE.items():
-            if self._differs(key) and self.mode not in modes:
+            if key in changed and self.mode not in modes:
                 usable = " and ".join(modes)
                 raise ValueError(f"'{key}' has no meaning in mode '{self.mode}', only in {usable}")
         if self.mode == "qat" and self.fine_tune is None:
             raise ValueError("mode 'qat' needs 'fine_tune': how the weights are trained")
-        if self._differs("percentile") and self.activation_range != "percentile":
+        if "percentile" in changed and self.activation_range != "percentile":
             raise ValueError("'percentile' needs activation_range: percentile")
         return self
-
-    def _differs(self, key: str) -> bool:
-        # Not model_fields_set: what is written to run.json has every key and must read back.
-        return bool(getattr(self, key) != type(self).model_fields[key].default)
 
 
 @handles(Quantize)

@@ -11,7 +11,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # registers quantized_decomposed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.compress.test_macs import Call
+from tests.compress.judgement.test_macs import Call
 from torch import Tensor, nn
 
 from compress.capture import capture, weights

@@ -59,6 +59,7 @@ def quality(made: Compressed) -> float:
     return row.metric_value
 
 
+@pytest.mark.slow
 def test_it_mends_what_static_int8_breaks_and_resumes_to_the_same(tmp_path: Path) -> None:
     task = trained()
     static = apply(task, [Quantize(per_channel=False, fuse_clamps=False)])

@@ -129,6 +129,7 @@ def test_the_gate_refuses_and_names_layers_and_figures() -> None:
     assert "\n" not in text
 
 
+@pytest.mark.slow
 def test_the_gate_keeps_the_guilty_layer_in_float() -> None:
     gate = Gate(min_layer_sqnr_db=30.0, repair=("equalize", "keep_float"), max_float_layers=3)
     result = made(gate=gate)
@@ -156,6 +157,12 @@ def test_the_gate_keeps_the_guilty_layer_in_float() -> None:
 def test_keys_without_meaning_in_a_mode_are_refused(keys: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Quantize.model_validate(keys)
+
+
+def test_a_saved_configuration_is_read_again() -> None:
+    for keys in ({}, {"mode": "fp16"}, {"mode": "qat", "fine_tune": {}}, {"rounding": "gptq"}):
+        config = Quantize.model_validate(keys)
+        assert Quantize.model_validate_json(config.model_dump_json()) == config
 
 
 def test_names_of_nothing_and_nan() -> None:
