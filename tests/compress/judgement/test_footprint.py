@@ -11,13 +11,13 @@ import torch
 import torch.ao.quantization.fx._decomposed  # registers quantized_decomposed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.compress.judgement.test_macs import Call
 from torch import Tensor, nn
 
 from compress.capture import capture, weights
 from compress.judgement import footprint as subject
 from compress.judgement.activations import peak_activation_bytes
 from compress.judgement.footprint import count_nonzeros, footprint
+from tests.compress.judgement.test_macs import Call
 from tests.compress.networks import Small, made_of, seeded
 
 
