@@ -15,10 +15,10 @@ from torch import nn
 from compress.constraints import Binary, Masked, constrain, release
 from compress.errors import CompressError
 from compress.fine_tune import FineTuning, fine_tune
+from compress.pruning.weights import TYPES, Weight, weights_of
 from compress.quality import flat_outputs
 from compress.recipe import State, StepConfig, handles
 from compress.task import Task
-from compress.weights import TYPES, Weight, weights_of
 
 
 class Binarize(StepConfig):

@@ -18,11 +18,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, fx, nn
 
 from compress import constraints
-from compress.budget import WORDS, Budget, Measure, measure_of
 from compress.capture import capture
 from compress.errors import CompressError, PocketshipError, first_line
 from compress.fine_tune import FineTuning, fine_tune
 from compress.layers import select
+from compress.pruning.budget import WORDS, Budget, Measure, measure_of
 from compress.quality import figure, flat_outputs, sqnr_db
 from compress.recipe import State, StepConfig, handles
 from compress.samples import batch

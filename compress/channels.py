@@ -16,19 +16,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from compress import constraints
-from compress.budget import WORDS, Budget, Measure, count_macs, count_parameters, measure_of
-from compress.channel_groups import ChannelGroup, Trial, find_groups, remove
-from compress.channel_scores import (
+from compress.errors import CompressError
+from compress.fine_tune import FineTuning, fine_tune
+from compress.layers import select
+from compress.pruning.budget import WORDS, Budget, Measure, count_macs, count_parameters, measure_of
+from compress.pruning.channel_groups import ChannelGroup, Trial, find_groups, remove
+from compress.pruning.channel_scores import (
     FROM_DATA,
     Criterion,
     Normalize,
     importance,
     normalized,
 )
-from compress.channel_search import Ranked, Widths, widths_within
-from compress.errors import CompressError
-from compress.fine_tune import FineTuning, fine_tune
-from compress.layers import select
+from compress.pruning.channel_search import Ranked, Widths, widths_within
 from compress.recipe import State, StepConfig, handles
 from compress.task import Inputs, Task
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from compress.constraints import Masked
 from compress.errors import CompressError
+from compress.pruning.weights import Weight, weights_of
 from compress.recipe import State, StepConfig, handles
-from compress.weights import Weight, weights_of
 
 _CANDIDATES = 200
 

@@ -19,15 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress import constraints, importance, kmeans
-from compress.bit_allocation import Choice, allocate
-from compress.compensate import assign, input_moments
+from compress import constraints
 from compress.constraints import SharedValues
 from compress.errors import CompressError
 from compress.fine_tune import FineTuning, fine_tune
 from compress.fold import foldable
+from compress.pruning import importance
+from compress.pruning.weights import Weight, overridden, weights_of
 from compress.recipe import State, StepConfig, handles
-from compress.weights import Weight, overridden, weights_of
+from compress.sharing import kmeans
+from compress.sharing.bit_allocation import Choice, allocate
+from compress.sharing.compensate import assign, input_moments
 
 WIDTHS = (1, 2, 3, 4, 6, 8)
 """Bits among which ``mean_bits`` chooses: those that Core ML has palettes for."""
@@ -275,11 +277,10 @@ def _compensated(
     plan: _Plan, weight: Tensor, moments: Tensor, tables: Sequence[NDArray[Any]]
 ) -> NDArray[np.int32]:
     """Indices, as ``_share`` has them, that leave a small error of the layer's output."""
-    values = torch.zeros(plan.groups, plan.values)
+    # What a short table does not fill is infinitely far from any weight.
+    values = torch.full((plan.groups, plan.values), torch.inf)
     for group, table in enumerate(tables):
-        if len(table):
-            # A short table ends in repetitions of its last value, which are never nearer.
-            values[group] = torch.from_numpy(np.pad(table, (0, plan.values - len(table)), "edge"))
+        values[group, : len(table)] = torch.from_numpy(table)
     channels = len(weight)
     of_row = values.repeat_interleave(channels // plan.groups, dim=0)
     blocks = weight.reshape(len(moments), -1, moments.shape[-1])

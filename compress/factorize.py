@@ -11,12 +11,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from compress import decompose, factors, layers, low_rank, rank_search
+from compress import layers
 from compress.errors import CompressError, first_line
-from compress.factors import Method, Ranks
 from compress.fine_tune import FineTuning, fine_tune
 from compress.journal import finite_weights, key_of
-from compress.low_rank import Candidate, Rank
+from compress.low_rank import candidates as low_rank
+from compress.low_rank import decompose, factors, rank_search
+from compress.low_rank.candidates import Candidate, Rank
+from compress.low_rank.factors import Method, Ranks
 from compress.passes import evaluate
 from compress.recipe import State, StepConfig, handles
 from compress.task import Inputs

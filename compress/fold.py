@@ -20,9 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compress.capture import capture
 from compress.constraints import Masked, materialize, original_of
 from compress.errors import CompressError
+from compress.pruning.weights import Weight, weights_of
 from compress.recipe import State, StepConfig, handles
 from compress.task import Inputs
-from compress.weights import Weight, weights_of
 
 _PRODUCERS = ("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.conv_transpose", "aten.linear")
 

@@ -17,10 +17,10 @@ from torch.fx import GraphModule
 from compress.capture import capture, drop_unused
 from compress.errors import CompressError, PocketshipError, first_line
 from compress.fine_tune import FineTuning
-from compress.float_graph import float_graph, share_equal
-from compress.mixed import MixedPrecision
+from compress.quantization.float_graph import float_graph, share_equal
+from compress.quantization.mixed import MixedPrecision
+from compress.quantization.sqnr_gate import Gate
 from compress.recipe import State, StepConfig, handles
-from compress.sqnr_gate import Gate
 
 Mode = Literal["static", "dynamic", "qat", "weight_only", "fp16"]
 _STATIC = ("static",)
@@ -78,13 +78,16 @@ class Quantize(StepConfig):
 
     @model_validator(mode="after")
     def _keys_fit_the_mode(self) -> Quantize:
+        # By value, not by what was given: a configuration that was saved names every key.
+        fields = type(self).model_fields
+        changed = {key for key, field in fields.items() if getattr(self, key) != field.default}
         for key, modes in _PER_MODE.items():
-            if key in self.model_fields_set and self.mode not in modes:
+            if key in changed and self.mode not in modes:
                 usable = " and ".join(modes)
                 raise ValueError(f"'{key}' has no meaning in mode '{self.mode}', only in {usable}")
         if self.mode == "qat" and self.fine_tune is None:
             raise ValueError("mode 'qat' needs 'fine_tune': how the weights are trained")
-        if "percentile" in self.model_fields_set and self.activation_range != "percentile":
+        if "percentile" in changed and self.activation_range != "percentile":
             raise ValueError("'percentile' needs activation_range: percentile")
         return self
 
@@ -110,7 +113,7 @@ def _static(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
     # Importing torchao and executorch takes seconds: only who quantizes pays for it.
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-    from compress.static_int8 import static_int8
+    from compress.quantization.static_int8 import static_int8
 
     samples = list(state.task.calibration)[: config.calibration_samples]
     if not samples:
@@ -127,25 +130,25 @@ def _static(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
 
 
 def _dynamic(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
-    from compress.dynamic_int8 import dynamic_int8
+    from compress.quantization.dynamic_int8 import dynamic_int8
 
     return dynamic_int8(float_graph(state), state.task.example_inputs, config.per_channel)
 
 
 def _qat(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
-    from compress.qat import train_quantized
+    from compress.quantization.qat import train_quantized
 
     return train_quantized(state, config)
 
 
 def _weight_only(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
-    from compress.weight_only import weight_only_int8
+    from compress.quantization.weight_only import weight_only_int8
 
     return weight_only_int8(float_graph(state), config.per_channel, config.layers, config.exclude)
 
 
 def _fp16(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
-    from compress.half import half
+    from compress.quantization.half import half
 
     return half(float_graph(state), config.compute)
 

@@ -20,13 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.export import ExportedProgram
 
-from compress import capture, constraints, quality, worth
+from compress import capture, constraints, quality
 from compress.errors import CompressError, ConfigError
 from compress.journal import Run
-from compress.judging import Judge, Measure
+from compress.judgement import worth
+from compress.judgement.judging import Judge, Measure
+from compress.judgement.worth import KeepIf
 from compress.ledger import LedgerRow
 from compress.task import Task
-from compress.worth import KeepIf
 
 
 class StepConfig(BaseModel):

@@ -17,14 +17,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from compress import importance
 from compress.constraints import SharedValues
 from compress.errors import CompressError
 from compress.fine_tune import FineTuning, fine_tune
-from compress.importance import Scores
+from compress.pruning import importance
+from compress.pruning.importance import Scores
+from compress.pruning.sparsity_patterns import cubic_sparsity, largest, n_of_m
+from compress.pruning.weights import Weight, overridden, weights_of
 from compress.recipe import State, StepConfig, handles
-from compress.sparsity_patterns import cubic_sparsity, largest, n_of_m
-from compress.weights import Weight, overridden, weights_of
 
 _PATTERN = r"^[1-9][0-9]*:[1-9][0-9]*$"
 

@@ -16,7 +16,7 @@ import torch
 from torch.export import ExportedProgram
 
 from compress.journal import Run, key_of
-from compress.judging import Measure
+from compress.judgement.judging import Measure
 from compress.ledger import Cost
 from compress.task import Task
 from deploy import connect, provenance, stored, workspace

@@ -12,11 +12,11 @@ from compress.binarize import Binarize, binarize
 from compress.cluster import Cluster, cluster
 from compress.errors import CompressError
 from compress.fine_tune import FineTuning
+from compress.pruning.weights import weights_of
 from compress.recipe import State, apply
 from compress.sparsify import Prune, prune
 from compress.task import Task
 from compress.training import evaluate
-from compress.weights import weights_of
 from tests.compress.networks import Small, classes_task, seeded, task_of
 
 

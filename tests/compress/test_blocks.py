@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from compress import constraints
 from compress.blocks import PruneBlocks, Skip, find_blocks, prune_blocks
-from compress.budget import count_macs
 from compress.capture import capture, forward_of
 from compress.errors import CompressError
 from compress.fine_tune import FineTuning
 from compress.journal import Run
+from compress.pruning.budget import count_macs
 from compress.recipe import State
 from compress.task import Task, TaskMetric
 from compress.training import evaluate

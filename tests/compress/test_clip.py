@@ -13,9 +13,9 @@ from compress import constraints
 from compress.clip import ClipWeights, clip_weights, limit_of
 from compress.cluster import Cluster, cluster
 from compress.errors import CompressError
+from compress.pruning.weights import weights_of
 from compress.recipe import State
 from compress.sparsify import Prune, prune
-from compress.weights import weights_of
 from tests.compress.networks import classes_task
 
 

@@ -11,15 +11,17 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from compress import constraints, importance, kmeans
+from compress import constraints
 from compress.cluster import Cluster, Table, _groups, cluster
 from compress.errors import CompressError
 from compress.fine_tune import FineTuneStep, FineTuning
 from compress.journal import Run
+from compress.pruning import importance
+from compress.pruning.weights import weights_of
 from compress.recipe import State, apply
+from compress.sharing import kmeans
 from compress.sparsify import Prune, prune
 from compress.task import Sample, Task
-from compress.weights import weights_of
 from tests.compress.networks import NO_TARGET, Small, classes_task, seeded, task_of
 from tests.compress.test_constraints import tied
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress import constraints
 from compress.constraints import Binary, Masked, SharedValues
-from compress.weights import weights_of
+from compress.pruning.weights import weights_of
 
 
 class Tied(nn.Module):

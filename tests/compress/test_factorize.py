@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress import capture, constraints, factors, low_rank, rank_search
+from compress import capture, constraints
 from compress.errors import CompressError
 from compress.factorize import Factorize, factorize
 from compress.fine_tune import FineTuning
 from compress.journal import Run
-from compress.low_rank import Rank
+from compress.low_rank import candidates, factors, rank_search
+from compress.low_rank.candidates import Rank
 from compress.quantize import Quantize
 from compress.recipe import State, apply
 from compress.samples import TensorSamples
@@ -57,7 +58,7 @@ def test_factors_of_every_geometry_are_the_layer(method: factors.Method, options
         picked: tuple[int, ...] = (3,)
     else:
         picked = factors.full_ranks(layer, method)
-    candidate = low_rank.Candidate("layer", layer, method, [tuple(x.shape)])
+    candidate = candidates.Candidate("layer", layer, method, [tuple(x.shape)])
     by = candidate.replacement(picked, seed=1)
     assert torch.allclose(by(x), layer(x), atol=1e-5 if method != "cp" else 1e-3)
     for module, shape in ((layer, by), (by, by)):
@@ -72,7 +73,7 @@ def test_convolutions_of_one_and_three_axes(method: factors.Method, dims: int) -
     torch.manual_seed(0)
     layer = {1: nn.Conv1d, 3: nn.Conv3d}[dims](5, 6, 3, padding=1, stride=2)
     x = torch.randn(2, 5, *[7] * dims)
-    candidate = low_rank.Candidate("layer", layer, method, [tuple(x.shape)])
+    candidate = candidates.Candidate("layer", layer, method, [tuple(x.shape)])
     by = candidate.replacement((4, 3) if method == "tucker" else (4,))
     weight = factors.product([p for n, p in by.named_parameters() if "weight" in n], method)
     same = copy.deepcopy(layer)
@@ -212,11 +213,11 @@ def test_ranks_by_each_rule() -> None:
     assert values[:rank].sum() >= 0.6 * values.sum() > values[: rank - 1].sum()
     both = run_step(task, Factorize(rank=Rank(fraction=0.3), overrides={"5": Rank(fixed=3)}))
     assert model_of(both)[5][0].out_features == 3
-    found = low_rank.Candidate("c", nn.Conv2d(4, 6, 3), "cp", [(1, 4, 12, 12)])
-    most = low_rank.break_even(found)
+    found = candidates.Candidate("c", nn.Conv2d(4, 6, 3), "cp", [(1, 4, 12, 12)])
+    most = candidates.break_even(found)
     assert found.pays((most,))
     assert not found.pays((most + 1,))
-    (enough,) = low_rank.ranks_by(Rank(energy=0.5), found, 1, seed=0)
+    (enough,) = candidates.ranks_by(Rank(energy=0.5), found, 1, seed=0)
     left = [1 - energy_lost(found, r) for r in (enough, enough - 1)]
     assert left[0] >= 0.5 > left[1]
     with pytest.raises(CompressError, match="vbmf has no meaning for a CP rank"):
@@ -225,7 +226,7 @@ def test_ranks_by_each_rule() -> None:
         run_step(task, Factorize(layers=("5",), rank=Rank(fixed=(3, 4))))
 
 
-def energy_lost(candidate: low_rank.Candidate, rank: int) -> float:
+def energy_lost(candidate: candidates.Candidate, rank: int) -> float:
     product = factors.product(candidate.weights((rank,), seed=0), candidate.method)
     return float((candidate.weight() - product).square().sum() / candidate.weight().square().sum())
 

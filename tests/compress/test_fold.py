@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from compress.cluster import Cluster, cluster
 from compress.errors import CompressError
 from compress.fold import FoldBatchNorm, fold_batch_norm, fold_batch_norm_step
+from compress.pruning.weights import weights_of
 from compress.recipe import State
 from compress.sparsify import Prune, prune
-from compress.weights import weights_of
 from tests.compress.networks import images, task_of
 
 

@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from compress import constraints, importance
+from compress import constraints
 from compress.errors import CompressError
 from compress.fine_tune import FineTuneStep, FineTuning
 from compress.journal import Run
+from compress.pruning import importance
+from compress.pruning.sparsity_patterns import cubic_sparsity, largest, n_of_m
+from compress.pruning.weights import weights_of
 from compress.recipe import State, apply
 from compress.sparsify import Amount, Prune, prune
-from compress.sparsity_patterns import cubic_sparsity, largest, n_of_m
 from compress.task import Sample, Task
 from compress.training import fit
-from compress.weights import weights_of
 from tests.compress.networks import NO_TARGET, Small, classes_task, seeded, task_of
 from tests.compress.test_constraints import tied
 

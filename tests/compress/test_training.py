@@ -22,7 +22,7 @@ from compress.errors import CompressError, PocketshipError
 from compress.factorize import Factorize
 from compress.fine_tune import FineTuneStep, FineTuning
 from compress.journal import Run
-from compress.low_rank import Rank
+from compress.low_rank.candidates import Rank
 from compress.passes import batch_count, batches
 from compress.recipe import apply
 from compress.samples import TensorSamples

@@ -15,10 +15,10 @@ from torch.export import ExportedProgram
 from compress import capture, recipe
 from compress.errors import CompressError
 from compress.journal import key_of
-from compress.judging import Measure
+from compress.judgement.judging import Measure
+from compress.judgement.worth import KeepIf
 from compress.quantize import Quantize
 from compress.task import Task
-from compress.worth import KeepIf
 from deploy import config, ledger_cost, stored, workspace
 from deploy.config import PipelineConfig
 from deploy.devices.host import HostDevice

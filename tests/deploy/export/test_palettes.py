@@ -17,9 +17,9 @@ from compress.capture import capture
 from compress.cluster import Cluster, Table, cluster
 from compress.constraints import materialize
 from compress.fold import FoldBatchNorm, fold_batch_norm_step
+from compress.pruning.weights import weights_of
 from compress.recipe import State
 from compress.sparsify import Prune, prune
-from compress.weights import weights_of
 from deploy.export import coreml
 from deploy.export.options import CoreMLTarget
 from deploy.export.palettes import BITS, choose

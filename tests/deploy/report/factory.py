@@ -260,7 +260,7 @@ BUDGETS = (
 
 
 def report(budgets: tuple[Budget, ...] = BUDGETS, **changes: Any) -> Report:
-    made = {(v, f): artifact(v, f) for v in ("fp32", "int8") for f in Format}
+    made = {(v, f): artifact(v, f) for v in ("fp32", "int8") for f in SUFFIX}
     limits = {"min_sqnr_db": 13.0, "min_top1_agreement": 0.8}
     checks = tuple(
         Parity(artifact=a.name, status=Status.NOT_RUN, reason=NO_MAC, limits=limits)

@@ -1,0 +1,1 @@
+"""What each step bought: figures of a program, intervals, and whether it was worth it."""

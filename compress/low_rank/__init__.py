@@ -1,0 +1,1 @@
+"""What the step ``factorize`` stands on: decompositions, ranks, and layers made of factors."""

@@ -1,0 +1,1 @@
+"""What pruning steps stand on: importance, patterns, groups of channels, and budgets."""

@@ -1,0 +1,1 @@
+"""What weight sharing stands on: codebooks, their sizes, and which weight gets which value."""
