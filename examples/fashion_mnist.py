@@ -238,7 +238,7 @@ class Plan:
 PLANS: dict[type[nn.Module], Plan] = {
     LeNet300100: Plan(Training(epochs=20, learning_rate=1e-3)),
     LeNet5: Plan(Training(epochs=16, learning_rate=1e-3), mirrored=True),
-    SmallMobileNetV2: Plan(Training(epochs=10, learning_rate=4e-3), True, True),
+    SmallMobileNetV2: Plan(Training(epochs=8, learning_rate=4e-3), True, True),
 }
 TEACHER_EPOCHS = 12
 """How long a LeNet-5 that only teaches is trained."""
