@@ -23,7 +23,7 @@ demo: setup ## EfficientNet-Lite0 from PyTorch to a verdict on the emulated phon
 	$(PYTHON) -m deploy.cli run examples/efficientnet_lite0.yaml
 
 test: setup lint ## lint, then every test that can run here (two at a time)
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## ruff, mypy and clang-format, all in checking mode
 	$(PYTHON) -m ruff check .

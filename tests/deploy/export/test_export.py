@@ -275,10 +275,11 @@ for target in (ExecuTorchTarget(format="executorch"), OnnxTarget(format="onnx", 
 
 
 @pytest.mark.slow
-@VARIANTS
 def test_reloaded_in_another_process_gives_the_same_bytes(
-    exported: Exported, variant: str, tmp_path: Path
+    exported: Exported, tmp_path: Path
 ) -> None:
+    # Of the quantized program only: each lowering takes long, and this one has every operator.
+    variant = "int8"
     command = [sys.executable, "-c", AGAIN, str(_saved(exported, variant)), str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     program = load_program(_saved(exported, variant))
@@ -286,8 +287,7 @@ def test_reloaded_in_another_process_gives_the_same_bytes(
         other = tmp_path / f"{variant}.{suffix}"
         here = export(program, fmt, tmp_path / "here", variant)[fmt].path
         assert other.read_bytes() == here.read_bytes()
-        least = 100 if variant == "fp32" else 35
-        assert sqnr(exported.outputs(variant), other, fmt) > least
+        assert sqnr(exported.outputs(variant), other, fmt) > 35
 
 
 def test_permuted_example_survives_saving_and_lowering(tmp_path: Path) -> None:
