@@ -26,8 +26,9 @@ def half(graph: GraphModule, compute: Literal["fp32", "fp16"]) -> tuple[GraphMod
             continue
         small = value.detach().half()
         if not bool(torch.isfinite(small).all()):
+            largest = float(value.detach().abs().max())
             raise CompressError(
-                f"the weight '{name}' reaches {float(value.abs().max()):.3g}, beyond float16",
+                f"the weight '{name}' reaches {largest:.3g}, beyond float16",
                 hint="Use mode: static or weight_only, or exclude half precision.",
             )
         owner, _, attribute = name.rpartition(".")

@@ -23,8 +23,11 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="QEMU is missing"),
 ]
 
-CLOCK_STEP = 16
-"""The guest's counter ticks once in 16 ns, so a short inference is counted in steps of 16."""
+JITTER = 512
+"""Instructions: this network takes some 16,000, and one run in dozens was 144 off.
+
+A network that is large beside that is counted in test_pipeline.py, to 0.1 %.
+"""
 
 
 @pytest.fixture
@@ -58,7 +61,7 @@ def test_counted_instructions_repeat(phone: adb.AdbDevice, models: Models) -> No
         assert len(medians) == 2
         assert medians[0] is not None
         assert medians[0] > 1000
-        assert medians[1] == pytest.approx(medians[0], rel=0.001, abs=2 * CLOCK_STEP)
+        assert medians[1] == pytest.approx(medians[0], rel=0.001, abs=JITTER)
         latency = one.measurement(Metric.LATENCY_MS)
         assert latency is not None
         assert latency.status is Status.UNAVAILABLE
