@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress import constraints, training
+from compress import constraints, epochs
 from compress.errors import CompressError, PocketshipError
 from compress.factorize import Factorize
 from compress.fine_tune import FineTuneStep, FineTuning
@@ -447,7 +447,7 @@ def test_an_unwritable_journal_is_told_before_training(tmp_path: Path) -> None:
 def test_hooks_and_progress_count_the_batches_that_are_trained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training, "SAY_EVERY_S", -1.0)  # a word after each batch
+    monkeypatch.setattr(epochs, "SAY_EVERY_S", -1.0)  # a word after each batch
     task = classes_task(33)
     seen: list[tuple[int, int]] = []
     after: list[int] = []
