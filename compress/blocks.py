@@ -23,7 +23,7 @@ from compress.errors import CompressError, PocketshipError, first_line
 from compress.fine_tune import FineTuning, fine_tune
 from compress.layers import select
 from compress.pruning.budget import WORDS, Budget, Measure, measure_of
-from compress.quality import figure, flat_outputs, sqnr_db
+from compress.quality import figure, flat_outputs, run_example, sqnr_db
 from compress.recipe import State, StepConfig, handles
 from compress.samples import batch
 from compress.task import Inputs, Task
@@ -300,12 +300,7 @@ def _shape_preserving(model: nn.Module, inputs: Inputs) -> set[str]:
         for name, module in model.named_modules()
     ]
     try:
-        with torch.no_grad():
-            model(*inputs)
-    except Exception as error:
-        raise CompressError(
-            f"inference on the example inputs fails: {type(error).__name__}: {first_line(error)}"
-        ) from error
+        run_example(model, inputs)
     finally:
         for handle in hooks:
             handle.remove()

@@ -26,6 +26,14 @@ def select(
     """
     # A module that is called at two places has two names and is one layer: its first name counts.
     known = {name: module for name, module in model.named_modules() if isinstance(module, types)}
+    return {name: known[name] for name in matching(list(known), layers, exclude)}
+
+
+def matching(known: Sequence[str], layers: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """The names that match a pattern of ``layers`` and none of ``exclude``, in their order.
+
+    Raises ``CompressError`` for a pattern that matches no name.
+    """
     for field, patterns in (("layers", layers), ("exclude", exclude)):
         for pattern in patterns:
             if pattern == "*" or any(fnmatchcase(name, pattern) for name in known):
@@ -37,12 +45,12 @@ def select(
                 hint=f"There are {', '.join(close) or 'no such layers'}"
                 f"{' and others' if len(known) > len(close) else ''}.",
             )
-    return {
-        name: module
-        for name, module in known.items()
+    return [
+        name
+        for name in known
         if any(fnmatchcase(name, pattern) for pattern in layers)
         and not any(fnmatchcase(name, pattern) for pattern in exclude)
-    }
+    ]
 
 
 def shared_parameters(model: nn.Module) -> dict[str, list[str]]:

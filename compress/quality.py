@@ -24,6 +24,17 @@ def flat_outputs(value: object) -> Outputs:
     return tuple(leaves)
 
 
+def run_example(model: Callable[..., object], inputs: Inputs) -> object:
+    """What the model returns for its example inputs; ``CompressError`` where it fails on them."""
+    try:
+        with torch.no_grad():
+            return model(*inputs)
+    except Exception as error:
+        raise CompressError(
+            f"inference on the example inputs fails: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
 def run_all(forward: Forward, samples: Sequence[Sample]) -> list[Outputs]:
     """Outputs of every sample, on the CPU, detached."""
     outputs = []

@@ -28,7 +28,7 @@ from deploy.devices.base import Device
 from deploy.errors import DeviceError, ExportError
 from deploy.export.options import Written
 from deploy.export.parallel import Request, export_all
-from deploy.files import tree_digest, write_bytes
+from deploy.files import write_bytes
 from deploy.harness import bundle
 from deploy.types import Artifact, Case, DeviceProfile, Format, Metric, Progress, Tier
 from deploy.workspace import RunFolder
@@ -122,20 +122,7 @@ class _Meter:
             targets=(_TARGETS[self._config.format],),
         )
         (written,) = [item for _, item in export_all([request]) if isinstance(item, Written)]
-        digest, size = tree_digest(written.path)
-        return Artifact(
-            name=f"{_NAME}.{written.format}",
-            variant=_NAME,
-            format=written.format,
-            path=written.path.name,
-            sha256=digest,
-            bytes=size,
-            inputs=stored.specs(program, program.graph_signature.user_inputs),
-            outputs=stored.specs(program, program.graph_signature.user_outputs),
-            source_sha256=tree_digest(path)[0],
-            tools=written.tools,
-            placement=written.placement,
-        )
+        return stored.described(_NAME, program, path, written)
 
     def _run(self, artifact: Artifact, scratch: Path) -> Case:
         device = self._connected()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,8 +17,13 @@ TOOLS = ("torch", "torchao", "executorch", "onnx", "onnxruntime", "onnxscript", 
 
 def tools() -> dict[str, str]:
     """Versions of the packages that take part; a missing one is said, not left out."""
-    found = {"pocketship": __version__, "python": platform.python_version()}
-    for name in TOOLS:
+    return {"pocketship": __version__, **versions(TOOLS)}
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of these packages."""
+    found = {"python": platform.python_version()}
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -86,13 +84,7 @@ def code_print(root: Path = ROOT) -> str:
 
 def tool_versions() -> dict[str, str]:
     """Versions of the libraries that take part."""
-    found = {"python": platform.python_version()}
-    for name in TOOLS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return provenance.versions(TOOLS)
 
 
 def blank(row: Row, variant: str, seed: int) -> Result:

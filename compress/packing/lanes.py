@@ -71,6 +71,17 @@ def check_lanes(log: int, symbols: int) -> int:
     return lanes
 
 
+def declared_lanes(runs: Sequence[Run], data: bytes) -> int:
+    """The lanes that coded runs begin with, 0 where the runs are empty; ``CompressError`` as above.
+
+    Both coders call it first: symbols that belong to nothing are an error too.
+    """
+    total = sum(run.count for run in runs)
+    if not total and data:
+        raise CompressError("holds symbols that belong to nothing")
+    return check_lanes(data[0] if data else 255, total) if total else 0
+
+
 def deal(runs: Sequence[Run], width: int) -> Iterator[Hand]:
     """Cut the sequence into hands of whole steps; the last one is filled up with nothing."""
     total = sum(run.count for run in runs)

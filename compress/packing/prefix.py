@@ -21,8 +21,8 @@ from compress.packing.lanes import (
     Numbers,
     Run,
     Symbols,
-    check_lanes,
     deal,
+    declared_lanes,
     lanes_log,
     symbols_of,
 )
@@ -52,12 +52,9 @@ def encode(runs: Sequence[Run], symbols: Symbols) -> bytes:
 
 def decode(runs: Sequence[Run], data: bytes) -> Symbols:
     """The symbols of all runs; ``CompressError`` where ``data`` is not their code."""
-    total = sum(run.count for run in runs)
-    if not total:
-        if data:
-            raise CompressError("holds symbols that belong to nothing")
+    lanes = declared_lanes(runs, data)
+    if not lanes:
         return np.zeros(0, dtype=np.uint8)
-    lanes = check_lanes(data[0] if data else 255, total)
     sizes, at = [], 1
     for _ in range(lanes):
         size, at = varint.read(data, at)

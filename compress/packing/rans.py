@@ -23,8 +23,8 @@ from compress.packing.lanes import (
     Numbers,
     Run,
     Symbols,
-    check_lanes,
     deal,
+    declared_lanes,
     lanes_log,
     symbols_of,
 )
@@ -53,12 +53,9 @@ def encode(runs: Sequence[Run], symbols: Symbols, *, lanes: int = 0) -> bytes:
 
 def decode(runs: Sequence[Run], data: bytes) -> Symbols:
     """The symbols of all runs; ``CompressError`` where ``data`` is not their code."""
-    total = sum(run.count for run in runs)
-    if not total:
-        if data:
-            raise CompressError("holds symbols that belong to nothing")
+    lanes = declared_lanes(runs, data)
+    if not lanes:
         return np.zeros(0, dtype=np.uint8)
-    lanes = check_lanes(data[0] if data else 255, total)
     start = 1 + lanes * _STATE_BYTES
     if len(data) < start or (len(data) - start) % 4:
         raise CompressError("its symbols end too early")

@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress import capture, constraints
-from compress.errors import CompressError, first_line
+from compress.errors import CompressError
+from compress.quality import run_example
 from compress.recipe import State
 from compress.task import Inputs
 
@@ -103,15 +104,10 @@ def count_macs(model: nn.Module, inputs: Inputs) -> int:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with (
-            torch.no_grad(),
             torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
             FlopCounterMode(display=False) as counter,
         ):
-            model(*inputs)
-    except Exception as error:
-        raise CompressError(
-            f"inference on the example inputs fails: {type(error).__name__}: {first_line(error)}"
-        ) from error
+            run_example(model, inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     return int(counter.get_total_flops()) // 2

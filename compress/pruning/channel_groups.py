@@ -239,6 +239,7 @@ class Trial:
         try:
             self._run(double, inputs)
         except Exception:
+            # Some models hold float32 constants of their own; single precision then judges.
             self.dtype = torch.float32
         else:
             self.dtype = torch.float64
@@ -270,6 +271,7 @@ class Trial:
             remove(pruned, chosen)
             got = self._run(pruned, self.probe)
         except Exception:
+            # Whatever a model raises for these channels is the answer: they must stay.
             return False
         for left, right in zip(wanted, got, strict=True):
             if left.shape != right.shape or left.dtype != right.dtype:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Collection, Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from compress.errors import CompressError
+from compress.layers import matching
 from compress.quality import flat_outputs
 from compress.quantization.lockstep import Noise, Walk, layers_of
 
@@ -127,22 +125,7 @@ def chosen(
     known: Sequence[str], layers: Sequence[str], exclude: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """Names that are quantized, and those that are not; ``CompressError`` for a name of nothing."""
-    for field, patterns in (("layers", layers), ("exclude", exclude)):
-        for pattern in patterns:
-            if pattern == "*" or any(fnmatchcase(name, pattern) for name in known):
-                continue
-            close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.5) or list(known)[:5]
-            raise CompressError(
-                f"no layer's name matches '{pattern}'",
-                where=field,
-                hint=f"There are {', '.join(close) or 'no layers with weights'}.",
-            )
-    taken = [
-        name
-        for name in known
-        if any(fnmatchcase(name, pattern) for pattern in layers)
-        and not any(fnmatchcase(name, pattern) for pattern in exclude)
-    ]
+    taken = matching(known, layers, exclude)
     return taken, [name for name in known if name not in taken]
 
 

@@ -17,7 +17,7 @@ from deploy.stored.compressed import (
     tell_ledger,
     write_compressed,
 )
-from deploy.stored.exported import export_requests, specs, write_manifest
+from deploy.stored.exported import described, export_requests, write_manifest
 from deploy.stored.measured import absent, cases, devices, keeper, missing_jobs, write_device
 from deploy.stored.verified import in_words, parity, parity_failed, require_parity, write_parity
 
@@ -27,6 +27,7 @@ __all__ = [
     "absent",
     "cases",
     "chosen",
+    "described",
     "devices",
     "export_requests",
     "first_outputs",
@@ -44,7 +45,6 @@ __all__ = [
     "require",
     "require_parity",
     "samples",
-    "specs",
     "task_of",
     "tell_ledger",
     "write_compressed",

@@ -58,10 +58,22 @@ def _is_exported(folder: RunFolder, variant: str, target: Target) -> bool:
 def write_manifest(folder: RunFolder, variant: str, written: Written) -> Artifact:
     """Describe a file that an exporter wrote; the manifest is written last, so it vouches."""
     source = folder.compress / f"{variant}.pt2"
-    program = load_program(source)
-    digest, size = tree_digest(written.path)
     recipe = () if variant == folder.config.baseline else kept_steps(folder)
-    artifact = Artifact(
+    artifact = described(variant, load_program(source), source, written, recipe)
+    workspace.write_json(_manifest(folder, artifact.name), artifact)
+    return artifact
+
+
+def described(
+    variant: str,
+    program: Any,
+    source: Path,
+    written: Written,
+    recipe: tuple[dict[str, Any], ...] = (),
+) -> Artifact:
+    """What is known of a file that an exporter wrote of ``program``, which lies at ``source``."""
+    digest, size = tree_digest(written.path)
+    return Artifact(
         name=f"{variant}.{written.format}",
         variant=variant,
         format=written.format,
@@ -75,8 +87,6 @@ def write_manifest(folder: RunFolder, variant: str, written: Written) -> Artifac
         recipe=recipe,
         placement=written.placement,
     )
-    workspace.write_json(_manifest(folder, artifact.name), artifact)
-    return artifact
 
 
 def specs(program: Any, names: Sequence[Any]) -> tuple[TensorSpec, ...]:
