@@ -78,8 +78,12 @@ class Metric(StrEnum):
     INSTRUCTIONS = "instructions"
     PEAK_RSS_KIB = "peak_rss_kib"
     DELTA_RSS_KIB = "delta_rss_kib"
+    PSS_KIB = "pss_kib"
+    PRIVATE_DIRTY_KIB = "private_dirty_kib"
+    PHYS_FOOTPRINT_KIB = "phys_footprint_kib"
     ENERGY_MJ = "energy_mj"
     OUTPUT_MAX_ABS_DIFF = "output_max_abs_diff"
+    TASK_METRIC = "task_metric"
 
 
 class TensorSpec(Model):
@@ -225,6 +229,40 @@ class DeviceInfo(Model):
     unknown: dict[str, str] = Field(default_factory=dict)
 
 
+class DeviceState(Model):
+    """What surrounds a case at one moment. A None has its reason in ``unknown[field]``.
+
+    ``thermal_status`` is Android's, 0 (none) to 6 (shutdown); ``temperatures_c`` maps a sensor's
+    name to degrees Celsius; ``time_in_state_ms`` maps a cpufreq policy to {kHz: milliseconds since
+    boot}; ``uptime_s`` and ``boot_id`` tell a restart from a pause.
+    """
+
+    uptime_s: float | None = None
+    boot_id: str | None = None
+    battery_percent: float | None = None
+    battery_c: float | None = None
+    charging: bool | None = None
+    thermal_status: int | None = None
+    temperatures_c: dict[str, float] = Field(default_factory=dict)
+    time_in_state_ms: dict[str, dict[int, int]] = Field(default_factory=dict)
+    unknown: dict[str, str] = Field(default_factory=dict)
+
+
+class OperatorCost(Model):
+    """One operator of a model on a device, from a pass of its own (profiling disturbs).
+
+    ``layers`` are the names of the model's layers that it came from, empty where nobody says;
+    ``unit`` is ``ms`` or ``instructions``; ``samples`` has one value an inference.
+    """
+
+    name: str
+    kind: str
+    backend: str
+    layers: tuple[str, ...] = ()
+    unit: Literal["ms", "instructions"]
+    samples: tuple[float, ...]
+
+
 class Measurement(Model):
     """One metric of one case, with every raw sample."""
 
@@ -256,7 +294,8 @@ class Case(Model):
     ``id`` is ``<artifact name>@<device profile>/t<threads>``. ``status`` is ``ok`` when the runner
     ran to its end, ``failed`` when it did not and the model or runtime is to blame (a crash, a
     load error), ``invalid`` when the infrastructure is (device lost, time-out), ``not_run`` with
-    a reason otherwise.
+    a reason otherwise. ``attempts`` counts how often it was begun; ``before`` and ``after`` frame
+    the timed pass; ``operators`` is empty where ``operators_reason`` says why, or nobody asked.
     """
 
     id: str
@@ -269,6 +308,12 @@ class Case(Model):
     runtime_version: str = ""
     measurements: tuple[Measurement, ...] = ()
     wall_seconds: float = 0.0
+    attempts: int = 1
+    before: DeviceState | None = None
+    after: DeviceState | None = None
+    operators: tuple[OperatorCost, ...] = ()
+    operators_reason: str = ""
+    warnings: tuple[str, ...] = ()
 
     def measurement(self, metric: Metric) -> Measurement | None:
         """The case's measurement of ``metric``, None where it has no such row."""

@@ -6,25 +6,21 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from deploy.bench import outputs
-from deploy.bench.agent import Agent, RunAnswer, RunnerBundle, RunRequest
-from deploy.bench.runner import BACKENDS, Preset, interpret_exit, pinning, plan
+from deploy.bench.agent import Agent, RunnerBundle
+from deploy.bench.job import Job as Job
+from deploy.bench.job import case_id as case_id
+from deploy.bench.passes.base import CaseRun, Gathered, Pass, PassFailed
+from deploy.bench.passes.timing import Timing
+from deploy.bench.runner import BACKENDS, Preset
 from deploy.devices.base import Device
 from deploy.errors import DeviceError, MeasurementError, PocketshipError
-from deploy.files import sha256
-from deploy.metrics.energy import energy_measurement
-from deploy.metrics.latency import RunnerResult, latency_measurements, parse_runner_result
-from deploy.metrics.memory import memory_measurements
 from deploy.types import (
-    Artifact,
     Case,
     DeviceInfo,
     DeviceRun,
     Format,
     Measurement,
-    Metric,
     Progress,
     Status,
     silent,
@@ -32,9 +28,6 @@ from deploy.types import (
 
 Keep = Callable[[Case, bytes | None], None]
 """Told of each case as soon as it ends, with the runner's raw JSON where there is one."""
-
-BEYOND_CAP_S = 180.0
-"""Wall seconds that a case may take beyond the runner's own time limit: load, first, warm-up."""
 
 RECONNECT_PAUSE_S = 3.0
 
@@ -44,24 +37,8 @@ _NO_BACKEND = {
 }
 
 
-@dataclass(frozen=True)
-class Job:
-    """One case to run: an artifact with its file, inputs and reference outputs on this machine.
-
-    ``inputs`` is a raw file as the runner takes it (docs/architecture.md). ``reference`` is a raw
-    file of outputs, or arrays in the order of the artifact's outputs, or None.
-    """
-
-    artifact: Artifact
-    path: Path
-    inputs: Path
-    reference: Path | outputs.Arrays | None = None
-    threads: int = 1
-
-
-def case_id(artifact: str, device: str, threads: int) -> str:
-    """``<artifact name>@<device profile>/t<threads>``."""
-    return f"{artifact}@{device}/t{threads}"
+PASSES: tuple[Pass, ...] = (Timing(),)
+"""In their order; the first decides what becomes of the case."""
 
 
 def run_device(
@@ -147,64 +124,21 @@ class _Session:
         if job.artifact.format not in BACKENDS:
             return self._end(job, Status.NOT_RUN, _no_backend(job))
         started = time.monotonic()
+        case = CaseRun(self.device, info, job, agent, self.preset, self.progress)
+        first, *others = PASSES
         try:
-            answer = self._answer(agent, info, job)
-        except PocketshipError as error:
+            gathered = [_measure(first, case)]
+        except PassFailed as error:
             wall = time.monotonic() - started
-            return self._end(job, Status.INVALID, str(error), wall=wall)
-        except (OSError, ValueError) as error:
-            # The inputs on this machine: unreadable, or outputs of a dtype that has no size.
-            wall = time.monotonic() - started
-            return self._end(job, Status.INVALID, f"{job.path.name}: {error}", wall=wall)
-        wall = time.monotonic() - started
-        status, reason = interpret_exit(answer.exit_code, answer.printed)
-        if status is not Status.OK:
-            return self._end(job, status, reason, wall=wall)
-        try:
-            result = parse_runner_result(answer.result)
-            _check(result, job)
-        except ValueError as error:
-            reason = f"the runner's result cannot be used: {error}"
-            return self._end(job, Status.INVALID, reason, wall=wall)
+            return self._end(job, error.status, error.reason, wall=wall)
+        for other in others:
+            try:
+                gathered.append(_measure(other, case))
+            except PassFailed as error:
+                self.progress(f"{self.id(job)}: {other.name}: {error.reason}")
+                gathered.append(_owed(other, case, error))
         return self._end(
-            job,
-            Status.OK,
-            "",
-            wall=wall,
-            runtime=result.runtime_version,
-            measurements=self._measurements(info, job, result, answer.outputs),
-            raw=answer.result,
-        )
-
-    def _answer(self, agent: Agent, info: DeviceInfo, job: Job) -> RunAnswer:
-        profile = self.device.profile
-        limits = plan(self.preset, profile.bench)
-        if profile.bench is None:
-            timeout_s = max(profile.case_timeout_s, limits.max_seconds + BEYOND_CAP_S)
-        else:
-            timeout_s = profile.case_timeout_s
-        return agent.run(
-            RunRequest(
-                backend=BACKENDS[job.artifact.format],
-                model=agent.push_content(job.path, job.artifact.sha256),
-                model_suffix=job.path.suffix,
-                inputs=agent.push_content(job.inputs, sha256(job.inputs)),
-                output_bytes=outputs.expected_bytes(job.artifact.outputs),
-                threads=job.threads,
-                cpu_mask=pinning(info.big_core_mask, job.threads),
-                limits=limits,
-                timeout_s=timeout_s,
-            )
-        )
-
-    def _measurements(
-        self, info: DeviceInfo, job: Job, result: RunnerResult, raw_outputs: bytes
-    ) -> tuple[Measurement, ...]:
-        return (
-            *latency_measurements(result, tier=info.tier, clock=info.clock),
-            *memory_measurements(result, tier=info.tier),
-            energy_measurement(self.device.profile.energy, tier=info.tier),
-            _output_difference(info, job, raw_outputs),
+            job, Status.OK, "", wall=time.monotonic() - started, gathered=tuple(gathered)
         )
 
     def _end(
@@ -214,9 +148,7 @@ class _Session:
         reason: str,
         *,
         wall: float = 0.0,
-        runtime: str = "",
-        measurements: tuple[Measurement, ...] = (),
-        raw: bytes | None = None,
+        gathered: tuple[Gathered, ...] = (),
     ) -> Case:
         case = Case(
             id=self.id(job),
@@ -226,54 +158,47 @@ class _Session:
             threads=job.threads,
             status=status,
             reason=reason,
-            runtime_version=runtime,
-            measurements=measurements,
+            runtime_version=gathered[0].runtime if gathered else "",
+            measurements=tuple(row for one in gathered for row in one.measurements),
+            operators=tuple(row for one in gathered for row in one.operators),
+            operators_reason=" ".join(filter(None, (one.operators_reason for one in gathered))),
+            warnings=tuple(word for one in gathered for word in one.warnings),
             wall_seconds=wall,
         )
         if status is not Status.OK:
             self.progress(f"{self.device.serial}: {case.id} {status.value}: {reason}")
-        self.keep(case, raw)
+        self.keep(case, gathered[0].raw if gathered else None)
         return case
+
+
+def _measure(one: Pass, case: CaseRun) -> Gathered:
+    try:
+        return one.measure(case)
+    except PocketshipError as error:
+        raise PassFailed(Status.INVALID, str(error)) from error
+    except (OSError, ValueError) as error:
+        # The inputs on this machine: unreadable, or outputs of a dtype that has no size.
+        reason = f"{case.job.path.name}: {error}"
+        raise PassFailed(Status.INVALID, reason) from error
+
+
+def _owed(one: Pass, case: CaseRun, error: PassFailed) -> Gathered:
+    """The rows of a pass that failed, with the reason."""
+    return Gathered(
+        measurements=tuple(
+            Measurement(
+                metric=metric,
+                unit="",
+                tier=case.info.tier,
+                source=one.name,
+                status=error.status,
+                reason=error.reason,
+            )
+            for metric in one.metrics
+        )
+    )
 
 
 def _no_backend(job: Job) -> str:
     fmt = job.artifact.format
     return _NO_BACKEND.get(fmt, f"the native runner has no backend for {fmt.value}")
-
-
-def _check(result: RunnerResult, job: Job) -> None:
-    """The result is of this case: another model's numbers must not pass for it."""
-    backend = BACKENDS[job.artifact.format]
-    if result.backend != backend:
-        raise ValueError(f"it is of backend {result.backend}, not {backend}")
-    if result.model_bytes != job.artifact.bytes:
-        raise ValueError(
-            f"it is of a model of {result.model_bytes} bytes, not {job.artifact.bytes}"
-        )
-    if result.threads != job.threads:
-        raise ValueError(f"it is of {result.threads} threads, not {job.threads}")
-    ran = [tensor.dtype for tensor in result.outputs]
-    exported = [spec.dtype for spec in job.artifact.outputs]
-    if ran != exported:
-        raise ValueError(f"the model's outputs are {ran} there and {exported} in the manifest")
-
-
-def _output_difference(info: DeviceInfo, job: Job, raw: bytes) -> Measurement:
-    status, reason = Status.OK, ""
-    samples: tuple[float, ...] = ()
-    if job.reference is None:
-        status, reason = Status.NOT_RUN, "there are no reference outputs to compare with"
-    else:
-        try:
-            samples = (outputs.max_abs_diff(raw, job.artifact.outputs, job.reference),)
-        except (OSError, ValueError) as error:
-            status, reason = Status.FAILED, str(error)
-    return Measurement(
-        metric=Metric.OUTPUT_MAX_ABS_DIFF,
-        unit="",
-        tier=info.tier,
-        source="first inference on the device against this machine's outputs",
-        status=status,
-        reason=reason,
-        samples=samples,
-    )

@@ -15,7 +15,11 @@ UNITS: dict[str, str] = {
     Metric.INSTRUCTIONS: "instructions",
     Metric.PEAK_RSS_KIB: "KiB",
     Metric.DELTA_RSS_KIB: "KiB",
+    Metric.PSS_KIB: "KiB",
+    Metric.PRIVATE_DIRTY_KIB: "KiB",
+    Metric.PHYS_FOOTPRINT_KIB: "KiB",
     Metric.ENERGY_MJ: "mJ",
+    Metric.TASK_METRIC: "",
     Metric.OUTPUT_MAX_ABS_DIFF: "",
     "bytes": "bytes",
 }
@@ -30,7 +34,11 @@ TITLES: dict[str, str] = {
     Metric.INSTRUCTIONS: "Steady inference",
     Metric.PEAK_RSS_KIB: "Peak RSS",
     Metric.DELTA_RSS_KIB: "RSS above the empty runner",
+    Metric.PSS_KIB: "Peak PSS",
+    Metric.PRIVATE_DIRTY_KIB: "Peak private dirty",
+    Metric.PHYS_FOOTPRINT_KIB: "Peak physical footprint",
     Metric.ENERGY_MJ: "Energy an inference",
+    Metric.TASK_METRIC: "Task metric on the device",
     Metric.OUTPUT_MAX_ABS_DIFF: "Largest difference of outputs",
     "bytes": "File",
 }

@@ -1,0 +1,121 @@
+"""What a pass gets and gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from deploy.bench import outputs
+from deploy.bench.agent import Agent, RunAnswer, RunRequest
+from deploy.bench.job import Job
+from deploy.bench.runner import BACKENDS, Preset, interpret_exit, pinning, plan
+from deploy.devices.base import Device
+from deploy.files import sha256
+from deploy.metrics.latency import RunnerResult, parse_runner_result
+from deploy.types import DeviceInfo, Measurement, Metric, OperatorCost, Progress, Status, silent
+
+BEYOND_CAP_S = 180.0
+"""Wall seconds that a case may take beyond the runner's own time limit: load, first, warm-up."""
+
+
+class PassFailed(Exception):
+    """A pass came to no figures; ``failed`` blames model or runtime, ``invalid`` all around it."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class CaseRun:
+    """One case on a prepared device."""
+
+    device: Device
+    info: DeviceInfo
+    job: Job
+    agent: Agent
+    preset: Preset
+    progress: Progress = silent
+
+    def request(self, **changes: Any) -> RunRequest:
+        """The run that the preset and the profile ask for; model and inputs are on the device then.
+
+        ``changes`` replace fields of the request. Raises what pushing raises.
+        """
+        job, profile = self.job, self.device.profile
+        limits = plan(self.preset, profile.bench)
+        timeout_s = profile.case_timeout_s
+        if profile.bench is None:
+            timeout_s = max(timeout_s, limits.max_seconds + BEYOND_CAP_S)
+        wanted = RunRequest(
+            backend=BACKENDS[job.artifact.format],
+            model=self.agent.push_content(job.path, job.artifact.sha256),
+            model_suffix=job.path.suffix,
+            inputs=self.agent.push_content(job.inputs, sha256(job.inputs)),
+            output_bytes=outputs.expected_bytes(job.artifact.outputs),
+            threads=job.threads,
+            cpu_mask=pinning(self.info.big_core_mask, job.threads),
+            limits=limits,
+            timeout_s=timeout_s,
+        )
+        return dataclasses.replace(wanted, **changes)
+
+    def run(self, request: RunRequest) -> tuple[RunnerResult, RunAnswer]:
+        """Run the runner once; its checked result. Raises :class:`PassFailed`, ``DeviceError``."""
+        answer = self.agent.run(request)
+        status, reason = interpret_exit(answer.exit_code, answer.printed)
+        if status is not Status.OK:
+            raise PassFailed(status, reason)
+        try:
+            result = parse_runner_result(answer.result)
+            self._check(result)
+        except ValueError as error:
+            reason = f"the runner's result cannot be used: {error}"
+            raise PassFailed(Status.INVALID, reason) from None
+        return result, answer
+
+    def _check(self, result: RunnerResult) -> None:
+        """The result is of this case: another model's numbers must not pass for it."""
+        job = self.job
+        backend = BACKENDS[job.artifact.format]
+        if result.backend != backend:
+            raise ValueError(f"it is of backend {result.backend}, not {backend}")
+        if result.model_bytes != job.artifact.bytes:
+            raise ValueError(
+                f"it is of a model of {result.model_bytes} bytes, not {job.artifact.bytes}"
+            )
+        if result.threads != job.threads:
+            raise ValueError(f"it is of {result.threads} threads, not {job.threads}")
+        ran = [tensor.dtype for tensor in result.outputs]
+        exported = [spec.dtype for spec in job.artifact.outputs]
+        if ran != exported:
+            raise ValueError(f"the model's outputs are {ran} there and {exported} in the manifest")
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a pass found out; ``raw`` is the runner's own JSON, kept as evidence."""
+
+    measurements: tuple[Measurement, ...] = ()
+    operators: tuple[OperatorCost, ...] = ()
+    operators_reason: str = ""
+    runtime: str = ""
+    raw: bytes | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Pass(Protocol):
+    """One way to look at a case. ``metrics`` are the rows that it owes, found or not."""
+
+    @property
+    def name(self) -> str:
+        """One word for messages."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Rows that are there with a reason where the pass fails."""
+
+    def measure(self, run: CaseRun) -> Gathered:
+        """Look. Raises :class:`PassFailed`, or ``PocketshipError`` for a lost or late device."""
