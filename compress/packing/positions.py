@@ -82,7 +82,11 @@ class Positions:
                 places = gaps.places(symbols[at:end], digits)
                 at, at_low = end, at_low + marked * gaps.shift
             found.append(order.flat(segment, places) if order else places)
-        return np.sort(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+        # Segments interleave: marking and collecting puts them in order faster than sorting does.
+        mask = np.zeros(self.height * self.width, dtype=np.bool_)
+        for flat in found:
+            mask[flat] = True
+        return np.flatnonzero(mask)
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,6 +79,10 @@ class _Slots:
         self.rests = _ALL_SLOTS - np.repeat(table.starts, table.shares)
 
 
+_Piece = tuple[_Slots, int, int]
+"""A table's slots, and the symbols of a step (or of half a step) that are its own."""
+
+
 def _push(runs: Sequence[Run], symbols: Symbols, lanes: int) -> tuple[Numbers, bytes]:
     state = np.full(lanes, _LEAST, dtype=np.int64)
     words = []
@@ -122,7 +126,13 @@ def _pull(runs: Sequence[Run], state: Numbers, words: Numbers) -> Symbols:
     symbols = np.empty((-(-total // width), width), dtype=np.uint8)
     slots = np.empty((_STEPS_AT_ONCE, width), dtype=np.int64)
     taken = np.empty_like(state)
+    is_empty = np.empty(lanes, dtype=np.bool_)
+    # Logical shifts are vectorized where arithmetic ones are not; states are never negative.
+    shifted = state.view(np.uint64)
     known: dict[Table, _Slots] = {}
+    # As arrays these spare numpy a conversion in each of some ten thousand calls.
+    low, least, word = (np.array(value) for value in (_LOW, _LEAST, _WORD))
+    precision = np.array(PRECISION, dtype=np.uint64)
     row = at = 0
     for hand in deal(runs, width):
         # Most tables of a hand of several were the last one's or will be the next one's.
@@ -134,8 +144,8 @@ def _pull(runs: Sequence[Run], state: Numbers, words: Numbers) -> Symbols:
             for step in range(steps):
                 for half, pieces in enumerate(halves):
                     slot = slots[step, half * lanes : half * lanes + lanes]
-                    np.bitwise_and(state, _LOW, out=slot)
-                    state >>= PRECISION
+                    np.bitwise_and(state, low, out=slot)
+                    np.right_shift(shifted, precision, out=shifted)
                     # mode="clip" spares numpy a copy; no index is out of range.
                     for look, begin, end in pieces:
                         look.shares.take(slot[begin:end], out=taken[begin:end], mode="clip")
@@ -143,11 +153,14 @@ def _pull(runs: Sequence[Run], state: Numbers, words: Numbers) -> Symbols:
                     for look, begin, end in pieces:
                         look.rests.take(slot[begin:end], out=taken[begin:end], mode="clip")
                     state += taken
-                empty = (state < _LEAST).nonzero()[0]
+                empty = np.less(state, least, out=is_empty).nonzero()[0]
                 if len(empty):
                     if at + len(empty) > len(words):
                         raise CompressError("its symbols end too early")
-                    state[empty] = state[empty] << _WORD | words[at : at + len(empty)]
+                    filled = state.take(empty)
+                    filled <<= word
+                    filled |= words[at : at + len(empty)]
+                    state[empty] = filled
                     at += len(empty)
             for look, begin, end in parts:
                 symbols[row : row + steps, begin:end] = look.symbols.take(slots[:steps, begin:end])
@@ -157,7 +170,7 @@ def _pull(runs: Sequence[Run], state: Numbers, words: Numbers) -> Symbols:
     return symbols.reshape(-1)[:total]
 
 
-def _half(parts: list[tuple[_Slots, int, int]], first: int, last: int) -> list[tuple[_Slots, int, int]]:
+def _half(parts: list[_Piece], first: int, last: int) -> list[_Piece]:
     """The pieces of a step's parts that lie in its symbols ``first`` to ``last``, from there."""
     pieces = [(look, max(begin, first), min(end, last)) for look, begin, end in parts]
     return [(look, begin - first, end - first) for look, begin, end in pieces if begin < end]
