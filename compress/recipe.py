@@ -169,6 +169,7 @@ def apply(
         row = row.model_copy(
             update={
                 "detail": step.model_dump(mode="json", exclude=_hidden(step)),
+                "chosen": step.model_dump(mode="json", exclude={"kind"}, exclude_defaults=True),
                 "notes": after.notes,
                 "kept": not dropped,
                 "warnings": (*said, *worth.warnings(row, before, task.metric.gain)),
