@@ -18,6 +18,8 @@ NOT_MEASURED = (
     "Nothing was measured on a device after each step (recipe.cost names none), so no row says "
     "anything of speed."
 )
+_DROPPED = "dropped: "
+"""How the warning begins that says why a step was not kept."""
 _LONGEST_DETAIL = 160
 
 
@@ -128,7 +130,12 @@ def _bought_row(step: Step, cost: Cost | None) -> tuple[Cell, ...]:
 def _kept(step: Step) -> Cell:
     if not step.number:
         return Cell("the start")
-    return Cell("yes", tone="good") if step.row.kept else Cell("no", tone="bad")
+    if step.row.kept:
+        return Cell("yes", tone="good")
+    reasons = [text for text in step.row.warnings if text.startswith(_DROPPED)]
+    return Cell(
+        "no, dropped", why(reasons[0].removeprefix(_DROPPED)) if reasons else "", tone="bad"
+    )
 
 
 def _count(value: float | None, before: float | None, reason: str = "") -> Cell:
