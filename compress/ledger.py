@@ -90,6 +90,9 @@ class LedgerRow(_Frozen):
     step that ``keep_if`` dropped: its figures are shown, the model is that of the last row that was
     kept, and so is what the next row is compared with. ``warnings``: what the user
     should know of this step, such as that it made things worse.
+
+    ``detail``: all settings of the step; ``chosen``: those that are not the step's defaults, None
+    in a row of before this was recorded.
     """
 
     step: str
@@ -105,3 +108,4 @@ class LedgerRow(_Frozen):
     cost: Cost | None = None
     kept: bool = True
     warnings: tuple[str, ...] = ()
+    chosen: dict[str, Any] | None = None

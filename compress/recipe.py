@@ -165,13 +165,15 @@ def apply(
         except CompressError as error:
             place = f"{where}: {error.where}" if error.where else where
             raise CompressError(error.what, where=place, hint=error.hint) from error
-        said = (dropped,) if dropped else ()
+        # Of a step that is undone only the reason matters.
+        said = (dropped,) if dropped else worth.warnings(row, before, task.metric.gain)
         row = row.model_copy(
             update={
                 "detail": step.model_dump(mode="json", exclude=_hidden(step)),
+                "chosen": step.model_dump(mode="json", exclude={"kind"}, exclude_defaults=True),
                 "notes": after.notes,
                 "kept": not dropped,
-                "warnings": (*said, *worth.warnings(row, before, task.metric.gain)),
+                "warnings": said,
             }
         )
         for words in row.warnings:

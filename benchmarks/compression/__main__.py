@@ -183,35 +183,39 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, help="seeds of each row, instead of the row's own")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--fresh", action="store_true", help="make units again that are there")
+    parser.add_argument("--page", action="store_true", help="write the page of the JSON, run none")
     arguments = parser.parse_args()
     if arguments.jobs < 1 or (arguments.seeds is not None and arguments.seeds < 1):
         parser.error("--seeds and --jobs must be at least 1")
     try:
         if arguments.model:
             rows.load(arguments.model)
+        known = [rows.load(name) for name in rows.names()]
         before = published(DATA)
+        everything = {row.name: before.get(row.name, {}) for row in known}
+        wanted = [row for row in known if arguments.model in (None, row.name)]
         failed = 0
-        everything = []
-        for row in map(rows.load, rows.names()):
-            if arguments.model not in (None, row.name):
-                everything.append((row, before.get(row.name, {})))
-                continue
+        for row in [] if arguments.page else wanted:
             started = time.monotonic()
             seeds = arguments.seeds or row.seeds
             units = run_row(row, seeds, arguments.jobs, arguments.fresh)
             failed += seeds * len(row.variants) - len(units)
             say(f"{row.name}: {(time.monotonic() - started) / 60:.1f} minutes")
-            everything.append((row, stored_units(row) | units))
-        write_page(everything, PAGE, DATA)
+            everything[row.name] = stored_units(row) | units
+            # After each row: who stops the next one has this one.
+            write_page([(row, everything[row.name]) for row in known], PAGE, DATA)
+        pairs = [(row, everything[row.name]) for row in known]
+        write_page(pairs, PAGE, DATA)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except PocketshipError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     say(f"table: {PAGE.relative_to(results.ROOT)}")
-    for row, units in everything:
-        for line in table.target_lines(row, units):
+    for row, units in pairs:
+        for line in (*table.target_lines(row, units), table.time_line(row, units)):
             print(line)
+    print(table.total_time_line(pairs))
     return 6 if failed else 0
 
 

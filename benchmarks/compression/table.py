@@ -11,6 +11,10 @@ from benchmarks.compression.rows import Row, Target
 
 NOT_RUN = "not run"
 
+ROW_MINUTES, ALL_MINUTES = 30, 120
+"""What a row and what all rows may take, with two units side by side."""
+_SIDE_BY_SIDE = 2
+
 Units = dict[tuple[str, int], Result]
 """(variant, seed) -> what the unit left."""
 
@@ -111,6 +115,44 @@ def target_lines(row: Row, units: Units) -> list[str]:
     return lines
 
 
+def minutes(units: Units) -> float:
+    """What units took to make and measure, two of them at a time; counting instructions not."""
+    seconds = (unit.make_seconds + unit.measure_seconds for unit in units.values())
+    return sum(seconds) / 60 / _SIDE_BY_SIDE
+
+
+def time_line(row: Row, units: Units) -> str:
+    """The row's time beside what was asked, and the command that makes the row."""
+    asked = len(row.variants) * row.seeds
+    line = _time(row.title, minutes(units), ROW_MINUTES, len(units), asked)
+    return f"{line}; {command(row)}"
+
+
+def total_time_line(everything: Sequence[tuple[Row, Units]]) -> str:
+    """The same of all rows together."""
+    spent = sum(minutes(units) for _, units in everything)
+    made = sum(len(units) for _, units in everything)
+    asked = sum(len(row.variants) * row.seeds for row, _ in everything)
+    return f"{_time('all rows', spent, ALL_MINUTES, made, asked)}; make bench-compress"
+
+
+def command(row: Row) -> str:
+    """What makes the row."""
+    return f"make bench-compress MODEL={row.name}"
+
+
+def timed(spent: float, most: int, made: int, asked: int) -> tuple[str, str]:
+    """``(minutes in words, verdict)`` of ``made`` units; a part can miss a limit, not reach it."""
+    verdict = "missed" if spent > most else "reached" if made >= asked else NOT_RUN
+    return (f"{spent:.1f} ({made} of {asked} units)" if made else "", verdict)
+
+
+def _time(title: str, spent: float, most: int, made: int, asked: int) -> str:
+    words, verdict = timed(spent, most, made, asked)
+    figure = f", figure {words}" if words else ""
+    return f"{verdict:8} {title}: time: asked <= {most} minutes{figure}"
+
+
 COLUMNS = {
     "top-1": ("pte_top1", "onnx_top1", "simulated_top1"),
     "agreement": ("pte_agreement", "onnx_agreement", "simulated_agreement"),
@@ -140,16 +182,16 @@ def markdown(row: Row, units: Units) -> str:
             lines.append(_line([variant.title, *[NOT_RUN] * len(shown), "", "0"]))
             continue
         cells = [_cell(units, name, names) for names in shown.values()]
-        minutes = statistics.fmean((u.make_seconds + u.measure_seconds) / 60 for u in made)
-        lines.append(_line([variant.title, *cells, f"{minutes:.1f}", str(len(made))]))
-    lines += ["", f"`make bench-compress MODEL={row.name}` makes it.", ""]
-    if row.targets:
-        lines += [_line(["target", "asked", "figure", ""]), _line(["---"] * 4)]
-        for target in row.targets:
-            words, verdict = judged(target, units)
-            figure = "" if words == NOT_RUN else words
-            lines.append(_line([target.text, limit(target), figure, verdict]))
-        lines.append("")
+        spent = statistics.fmean((u.make_seconds + u.measure_seconds) / 60 for u in made)
+        lines.append(_line([variant.title, *cells, f"{spent:.1f}", str(len(made))]))
+    lines += ["", f"`{command(row)}` makes it.", ""]
+    lines += [_line(["target", "asked", "figure", ""]), _line(["---"] * 4)]
+    for target in row.targets:
+        words, verdict = judged(target, units)
+        figure = "" if words == NOT_RUN else words
+        lines.append(_line([target.text, limit(target), figure, verdict]))
+    words, verdict = timed(minutes(units), ROW_MINUTES, len(units), len(row.variants) * row.seeds)
+    lines += [_line(["time, minutes", f"<= {ROW_MINUTES}", words, verdict]), ""]
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ as many classes as pay for their tables and for naming each row's class.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Block:
 
     def runs(self) -> list[Run]:
         """One run a table, without those that cost nothing."""
-        return [Run(table, count) for table, count in self._counts() if table.constant is None]
+        return [Run(table, count) for table, count in self._counts if table.constant is None]
 
     def coded(self) -> list[Symbols]:
         """The symbols of each of :meth:`runs`."""
@@ -56,7 +57,7 @@ class Block:
         """The block [rows, columns] from the symbols of its runs, one after the other."""
         found = np.empty((self.rows, self.columns), dtype=np.uint8)
         at = 0
-        for number, (table, count) in enumerate(self._counts()):
+        for number, (table, count) in enumerate(self._counts):
             where = self._where(number)
             if table.constant is not None:
                 found[where] = table.constant
@@ -68,6 +69,7 @@ class Block:
     def _where(self, number: int) -> Any:
         return slice(None) if self.classes is None else self.classes == number
 
+    @cached_property
     def _counts(self) -> list[tuple[Table, int]]:
         if self.classes is None:
             return [(self.tables[0], self.rows * self.columns)]

@@ -6,6 +6,7 @@ Everything works on the bits of elements, so NaN payloads and -0.0 come back as 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,10 +73,11 @@ def words_of(tensor: Tensor, name: str) -> Words:
 
 
 def tensor_of(words: Words, form: Form, shape: tuple[int, ...]) -> Tensor:
-    """The opposite of :func:`words_of`; the tensor owns its memory."""
+    """The opposite of :func:`words_of`; the words become the tensor's memory where they can."""
     if form.dtype is torch.bool and len(words) and int(words.max()) > 1:
         raise CompressError("holds a truth value that is neither 0 nor 1")
-    data = words.astype(words.dtype.newbyteorder("<")).view(np.uint8)
+    data = words.astype(words.dtype.newbyteorder("<"), copy=not words.flags.writeable)
+    data = data.view(np.uint8)
     return torch.from_numpy(data).view(form.dtype).reshape(shape)
 
 
@@ -108,15 +110,23 @@ def to_planes(words: Words, form: Form) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(little.T[::-1])
 
 
-def from_planes(planes: npt.NDArray[np.uint8], form: Form) -> Words:
-    """The opposite of :func:`to_planes`."""
-    words = words_from(np.ascontiguousarray(planes[::-1].T).tobytes(), form.size)
+def from_planes(planes: Sequence[npt.NDArray[np.uint8]], form: Form) -> Words:
+    """The opposite of :func:`to_planes`, of ``size`` planes of equal length."""
+    little = np.empty((len(planes[0]), form.size), dtype=np.uint8)
+    for place, plane in enumerate(reversed(planes)):
+        little[:, place] = plane
+    stored = little.reshape(-1).view(np.dtype(_UNSIGNED[form.size]).newbyteorder("<"))
+    words: Words = stored.astype(_UNSIGNED[form.size], copy=False)
     if form.kind == "float":
-        return words >> 1 | words << 8 * form.size - 1
-    if form.kind == "signed" and form.size == 1:
-        return words ^ 128
-    if form.kind == "signed":
-        return words >> 1 ^ _sign_mask(words & 1)
+        sign = words << 8 * form.size - 1
+        words >>= 1
+        words |= sign
+    elif form.kind == "signed" and form.size == 1:
+        words ^= 128
+    elif form.kind == "signed":
+        mask = _sign_mask(words & 1)
+        words >>= 1
+        words ^= mask
     return words
 
 

@@ -37,17 +37,25 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The symbols ``begin`` to ``end`` of each step of a hand: those of one table."""
+
+    table: Table
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Hand:
     """Symbols ``first`` to ``first + steps * width`` of the sequence, dealt ``width`` at a time.
 
-    They belong to ``tables``; ``which`` says to which of these each symbol of a step belongs, and
-    is None where all belong to the only one.
+    A step's symbols belong to ``parts``, which follow each other from 0 to the width. Only a hand
+    of one step has several: it holds the end of one run and the start of the next.
     """
 
     first: int
     steps: int
-    tables: tuple[Table, ...]
-    which: Numbers | None
+    parts: tuple[Part, ...]
 
 
 def lanes_log(payload_bits: float, symbols: int) -> int:
@@ -92,14 +100,13 @@ def deal(runs: Sequence[Run], width: int) -> Iterator[Hand]:
     while at < total:
         run = int(np.searchsorted(ends, at, "right"))
         if steps := int(ends[run] - at) // width:
-            yield Hand(at, steps, (tables[run],), None)
+            yield Hand(at, steps, (Part(tables[run], 0, width),))
             at += steps * width
             continue
         last = int(np.searchsorted(ends, at + width - 1, "right"))
-        counts = np.diff(np.clip(ends[run : last + 1], at, at + width), prepend=at)
-        yield Hand(
-            at, 1, tuple(tables[run : last + 1]), np.repeat(np.arange(last - run + 1), counts)
-        )
+        bounds = [0, *(np.minimum(ends[run : last + 1], at + width) - at).tolist()]
+        parts = zip(tables[run : last + 1], bounds, bounds[1:], strict=False)
+        yield Hand(at, 1, tuple(Part(*part) for part in parts if part[1] < part[2]))
         at += width
 
 

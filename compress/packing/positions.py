@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -40,15 +39,11 @@ class Positions:
     densities: Densities
     fillers: tuple[int, ...]
     low: bytes
-    power_of_two: bool
+    gaps: list[Gaps]
+    """How each segment that is neither empty nor full is coded."""
     held: tuple[Symbols, ...] = ()
     """The symbols of each run, where the positions are about to be written."""
     bits: float = 0.0
-
-    @cached_property
-    def gaps(self) -> list[Gaps]:
-        """How each segment that is neither empty nor full is coded."""
-        return _all_gaps(self.densities, self.power_of_two)
 
     @property
     def count(self) -> int:
@@ -87,7 +82,11 @@ class Positions:
                 places = gaps.places(symbols[at:end], digits)
                 at, at_low = end, at_low + marked * gaps.shift
             found.append(order.flat(segment, places) if order else places)
-        return np.sort(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+        # Segments interleave: marking and collecting puts them in order faster than sorting does.
+        mask = np.zeros(self.height * self.width, dtype=np.bool_)
+        for flat in found:
+            mask[flat] = True
+        return np.flatnonzero(mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +205,8 @@ def of(flat: Numbers, height: int, width: int, *, power_of_two: bool) -> Positio
         segments, places = np.zeros_like(flat), flat
     held, fillers, low = [], [], []
     bits = levels.side_bits
-    for gaps in _all_gaps(levels, power_of_two):
+    all_gaps = _all_gaps(levels, power_of_two)
+    for gaps in all_gaps:
         here = np.sort(places[segments == gaps.segment])
         symbols, digits, filled = gaps.split(here)
         held.append(symbols)
@@ -214,7 +214,7 @@ def of(flat: Numbers, height: int, width: int, *, power_of_two: bool) -> Positio
         fillers.append(filled)
         bits += gaps.table.bits(np.bincount(symbols)) + len(digits) + 2 * math.log2(1 + filled) + 1
     packed = np.packbits(np.concatenate(low)).tobytes() if low else b""
-    return Positions(height, width, levels, tuple(fillers), packed, power_of_two, tuple(held), bits)
+    return Positions(height, width, levels, tuple(fillers), packed, all_gaps, tuple(held), bits)
 
 
 def transfer(
@@ -230,7 +230,8 @@ def transfer(
     levels = densities.transfer(port, height, width, positions.densities if positions else None)
     fillers = []
     low = 0
-    for number, gaps in enumerate(_all_gaps(levels, power_of_two)):
+    all_gaps = positions.gaps if positions else _all_gaps(levels, power_of_two)
+    for number, gaps in enumerate(all_gaps):
         fillers.append(integer(port, _FILLERS, positions.fillers[number] if positions else 0))
         if fillers[-1] * gaps.filler << gaps.shift > gaps.size:
             raise CompressError("holds gaps that do not add up")
@@ -238,4 +239,4 @@ def transfer(
     if positions:
         return positions
     packed = raw.take((low + 7) // 8)
-    return Positions(height, width, levels, tuple(fillers), packed, power_of_two)
+    return Positions(height, width, levels, tuple(fillers), packed, all_gaps)

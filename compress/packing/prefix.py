@@ -19,6 +19,7 @@ from compress.errors import CompressError
 from compress.packing import varint
 from compress.packing.lanes import (
     Numbers,
+    Part,
     Run,
     Symbols,
     deal,
@@ -80,6 +81,10 @@ def _canonical(table: Table) -> tuple[Numbers, Numbers]:
     return table.shares[order], order
 
 
+def _shares(part: Part) -> Numbers:
+    return _canonical(part.table)[0]
+
+
 def _codes(table: Table) -> tuple[Numbers, Numbers]:
     """Code and length of each symbol."""
     shares, order = _canonical(table)
@@ -107,22 +112,17 @@ def _pull(
     slots = np.empty((-(-total // lanes), lanes), dtype=np.uint16)
     row = 0
     for hand in deal(runs, lanes):
-        layouts = [_canonical(table)[0] for table in hand.tables]
-        digits = np.concatenate([_digits(shares) for shares in layouts])
-        bounds = np.concatenate(
-            [np.cumsum(shares) - shares + (i << PRECISION) for i, shares in enumerate(layouts)]
-        )
-        by_slot = np.repeat(_digits(layouts[0]), layouts[0])
+        digits = np.empty(lanes, dtype=np.int64)
+        by_slot = [np.repeat(_digits(shares), shares) for shares in map(_shares, hand.parts)]
         for _ in range(hand.steps):
             window = windows.take(at >> 3, mode="clip")
             slot = window >> (PRECISION - (at & 7)) & (TOTAL - 1)
             slots[row] = slot
             row += 1
-            if hand.which is None:
-                at = at + by_slot.take(slot)
-            else:
-                key = slot + (hand.which << PRECISION)
-                at = at + digits[np.searchsorted(bounds, key, "right") - 1]
+            for lengths, part in zip(by_slot, hand.parts, strict=True):
+                here = slice(part.begin, part.end)
+                lengths.take(slot[here], out=digits[here], mode="clip")
+            at = at + digits
     return slots.reshape(-1), at
 
 

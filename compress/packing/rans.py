@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,7 +25,6 @@ from compress.packing.lanes import (
     deal,
     declared_lanes,
     lanes_log,
-    symbols_of,
 )
 from compress.packing.tables import PRECISION, TOTAL, Table
 
@@ -35,6 +33,9 @@ _STATE_BYTES = 7
 _WORD = 32
 _MASK = (1 << _WORD) - 1
 _LOW = TOTAL - 1
+_ALL_SLOTS = np.arange(TOTAL)
+_STEPS_AT_ONCE = 16
+"""Slots of so many steps are kept, still in the cache, and then turned into symbols together."""
 
 
 def encode(runs: Sequence[Run], symbols: Symbols, *, lanes: int = 0) -> bytes:
@@ -69,28 +70,17 @@ def decode(runs: Sequence[Run], data: bytes) -> Symbols:
     return _pull(runs, np.array(states, dtype=np.int64), words.astype(np.int64))
 
 
-@dataclass(frozen=True)
-class _Mixed:
-    """The tables of a step that several runs share: searched, for they are used once."""
+class _Slots:
+    """What each of a table's 4096 slots means: whose share it lies in, how large, how far in."""
 
-    bounds: Numbers
-    shares: Numbers
-    starts: Numbers
-    which: Numbers
+    def __init__(self, table: Table) -> None:
+        self.symbols = np.repeat(np.arange(len(table.shares), dtype=np.uint8), table.shares)
+        self.shares = np.repeat(table.shares, table.shares)
+        self.rests = _ALL_SLOTS - np.repeat(table.starts, table.shares)
 
-    @classmethod
-    def of(cls, tables: Sequence[Table], which: Numbers, lanes: int) -> _Mixed:
-        starts = [table.starts for table in tables]
-        bounds = [start + (at << PRECISION) for at, start in enumerate(starts)]
-        shares = np.concatenate([table.shares for table in tables])
-        return cls(np.concatenate(bounds), shares, np.concatenate(starts), which.reshape(2, lanes))
 
-    def look(self, half: int, slot: Numbers) -> tuple[Numbers, Numbers]:
-        """The share that each lane's slot lies in, and how far from its start."""
-        # Symbols without a share start where the next one does; "right" gives the last of these.
-        table = self.which[half] << PRECISION
-        at = np.searchsorted(self.bounds, slot + table, "right") - 1
-        return self.shares[at], slot - self.starts[at]
+_Piece = tuple[_Slots, int, int]
+"""A table's slots, and the symbols of a step (or of half a step) that are its own."""
 
 
 def _push(runs: Sequence[Run], symbols: Symbols, lanes: int) -> tuple[Numbers, bytes]:
@@ -113,56 +103,77 @@ def _pairs_backwards(
     """Shares and starts, each [2, lanes], of two symbols a lane; the last pair comes first."""
     width = 2 * lanes
     for hand in reversed(list(deal(runs, width))):
-        sizes = [len(table.shares) for table in hand.tables]
-        offsets: Numbers = np.cumsum(sizes, dtype=np.int64) - sizes
-        shares = np.concatenate([table.shares for table in hand.tables])
-        starts = np.concatenate([table.starts for table in hand.tables])
+        tables = [part.table for part in hand.parts]
+        sizes = [len(table.shares) for table in tables]
+        widths = [part.end - part.begin for part in hand.parts]
+        offsets = np.repeat(np.cumsum(sizes, dtype=np.int64) - sizes, widths)
+        shares = np.concatenate([table.shares for table in tables])
+        starts = np.concatenate([table.starts for table in tables])
         for step in reversed(range(hand.steps)):
             first = hand.first + step * width
             # Symbols behind the last one are the filler's only one.
             index = np.zeros(width, dtype=np.int64)
             held = symbols[first : first + width]
             index[: len(held)] = held
-            if hand.which is not None:
-                index += offsets[hand.which]
+            index += offsets
             yield shares[index].reshape(2, lanes), starts[index].reshape(2, lanes)
 
 
 def _pull(runs: Sequence[Run], state: Numbers, words: Numbers) -> Symbols:
     total = sum(run.count for run in runs)
     lanes = len(state)
-    slots = np.empty((-(-total // (2 * lanes)) * 2, lanes), dtype=np.uint16)
-    slot, taken = np.empty_like(state), np.empty_like(state)
+    width = 2 * lanes
+    symbols = np.empty((-(-total // width), width), dtype=np.uint8)
+    slots = np.empty((_STEPS_AT_ONCE, width), dtype=np.int64)
+    taken = np.empty_like(state)
+    is_empty = np.empty(lanes, dtype=np.bool_)
+    # Logical shifts are vectorized where arithmetic ones are not; states are never negative.
+    shifted = state.view(np.uint64)
+    known: dict[Table, _Slots] = {}
+    # As arrays these spare numpy a conversion in each of some ten thousand calls.
+    low, least, word = (np.array(value) for value in (_LOW, _LEAST, _WORD))
+    precision = np.array(PRECISION, dtype=np.uint64)
     row = at = 0
-    for hand in deal(runs, 2 * lanes):
-        mixed = None if hand.which is None else _Mixed.of(hand.tables, hand.which, lanes)
-        shares = np.repeat(hand.tables[0].shares, hand.tables[0].shares)
-        rests = np.arange(TOTAL) - np.repeat(hand.tables[0].starts, hand.tables[0].shares)
-        for _ in range(hand.steps):
-            for half in (0, 1):
-                np.bitwise_and(state, _LOW, out=slot)
-                slots[row] = slot
-                row += 1
-                state >>= PRECISION
-                if mixed is not None:
-                    share, rest = mixed.look(half, slot)
-                    state *= share
-                    state += rest
-                    continue
-                # mode="clip" spares numpy a copy; no index is out of range.
-                shares.take(slot, out=taken, mode="clip")
-                state *= taken
-                rests.take(slot, out=taken, mode="clip")
-                state += taken
-            empty = np.flatnonzero(state < _LEAST)
-            if len(empty):
-                if at + len(empty) > len(words):
-                    raise CompressError("its symbols end too early")
-                state[empty] = state[empty] << _WORD | words[at : at + len(empty)]
-                at += len(empty)
+    for hand in deal(runs, width):
+        # Most tables of a hand of several were the last one's or will be the next one's.
+        known = {part.table: known.get(part.table) or _Slots(part.table) for part in hand.parts}
+        parts = [(known[part.table], part.begin, part.end) for part in hand.parts]
+        halves = [_half(parts, 0, lanes), _half(parts, lanes, width)]
+        for done in range(0, hand.steps, _STEPS_AT_ONCE):
+            steps = min(_STEPS_AT_ONCE, hand.steps - done)
+            for step in range(steps):
+                for half, pieces in enumerate(halves):
+                    slot = slots[step, half * lanes : half * lanes + lanes]
+                    np.bitwise_and(state, low, out=slot)
+                    np.right_shift(shifted, precision, out=shifted)
+                    # mode="clip" spares numpy a copy; no index is out of range.
+                    for look, begin, end in pieces:
+                        look.shares.take(slot[begin:end], out=taken[begin:end], mode="clip")
+                    state *= taken
+                    for look, begin, end in pieces:
+                        look.rests.take(slot[begin:end], out=taken[begin:end], mode="clip")
+                    state += taken
+                empty = np.less(state, least, out=is_empty).nonzero()[0]
+                if len(empty):
+                    if at + len(empty) > len(words):
+                        raise CompressError("its symbols end too early")
+                    filled = state.take(empty)
+                    filled <<= word
+                    filled |= words[at : at + len(empty)]
+                    state[empty] = filled
+                    at += len(empty)
+            for look, begin, end in parts:
+                symbols[row : row + steps, begin:end] = look.symbols.take(slots[:steps, begin:end])
+            row += steps
     if at != len(words) or (state != _LEAST).any():
         raise CompressError("its symbols do not end where they should")
-    return symbols_of(runs, slots.reshape(-1), lambda table: (table.shares, None))
+    return symbols.reshape(-1)[:total]
+
+
+def _half(parts: list[_Piece], first: int, last: int) -> list[_Piece]:
+    """The pieces of a step's parts that lie in its symbols ``first`` to ``last``, from there."""
+    pieces = [(look, max(begin, first), min(end, last)) for look, begin, end in parts]
+    return [(look, begin - first, end - first) for look, begin, end in pieces if begin < end]
 
 
 def _push_one(runs: Sequence[Run], symbols: Symbols) -> tuple[list[int], bytes]:
@@ -196,7 +207,8 @@ def _pull_one(runs: Sequence[Run], state: int, words: list[int]) -> Symbols:
     words.reverse()
     for run in runs:
         shares, starts = run.table.shares.tolist(), run.table.starts.tolist()
-        # As in _Mixed.look; behind the last share the slots end too.
+        # Symbols without a share start where the next one does, "right" gives the last of these;
+        # behind the last share the slots end too.
         for _ in range(run.count):
             slot = state & _LOW
             symbol = bisect_right(starts, slot) - 1

@@ -37,6 +37,8 @@ _WEIGHTS = {
     for steps in _STEPS
 }
 _ABSENT = 1
+# What the moves 0 to 255 add to a level (see _moves); 1 is none.
+_MOVED = np.array([0, 0, *(-(n >> 1) if n % 2 == 0 else n >> 1 for n in range(2, 256))])
 TABLES = 0
 """The pile of levels (see sideinfo.Port.symbols)."""
 
@@ -78,18 +80,18 @@ class Table:
 
 def normalize(weights: Shares) -> Shares:
     """Shares of 4096 in the proportion of ``weights`` (whole numbers), at least 1 where not 0."""
-    total = int(weights.sum())
-    shares = np.where(weights > 0, np.maximum(1, weights * TOTAL // total), 0)
-    order = np.argsort(-weights, kind="stable")
+    shares = np.maximum(weights * TOTAL // int(weights.sum()), weights > 0)
     over = int(shares.sum()) - TOTAL
     if over < 0:
-        shares[order[0]] -= over
-    for place in order:
-        if over <= 0:
-            break
+        shares[weights.argmax()] -= over
+    if over <= 0:
+        return shares
+    for place in np.argsort(-weights, kind="stable").tolist():
         given = min(over, int(shares[place]) - 1)
         shares[place] -= given
         over -= given
+        if over <= 0:
+            break
     return shares
 
 
@@ -143,9 +145,9 @@ def fit(counts: Shares, *, power_of_two: bool) -> tuple[Table, float]:
 def transfer(port: Port, table: Table | None, *, power_of_two: bool) -> Table:
     """Write ``table``, or read one where it is None; ``CompressError`` where it cannot be one."""
     levels = np.array(table.levels) if table else np.zeros(0, dtype=np.int64)
-    present = np.flatnonzero(levels)
-    first = integer(port, _FIRST, int(present[0]) if table else 0)
-    count = integer(port, _LAST, int(present[-1]) - first if table else 0) + 1
+    present = levels.nonzero()[0].tolist() if table else [0]
+    first = integer(port, _FIRST, present[0])
+    count = integer(port, _LAST, present[-1] - present[0]) + 1
     if first + count > ALPHABET:
         raise CompressError("holds a table of more than 256 symbols")
     steps = 1
@@ -158,11 +160,11 @@ def transfer(port: Port, table: Table | None, *, power_of_two: bool) -> Table:
     if table:
         return table
     read = np.zeros(first + count, dtype=np.int64)
-    read[first] = min(top, ALPHABET)
-    there = np.flatnonzero(moves != _ABSENT) + first + 1
-    folded = np.maximum(moves[there - first - 1].astype(np.int64) - 1, 0)
-    read[there] = read[first] + np.cumsum(np.where(folded & 1, -(folded + 1 >> 1), folded >> 1))
-    if read[first] == 0 or (len(there) and int(read[there].min()) <= 0):
+    read[first] = top = min(top, ALPHABET)
+    (there,) = (moves != _ABSENT).nonzero()
+    later = _MOVED[moves[there]].cumsum() + top
+    read[there + first + 1] = later
+    if top == 0 or (len(there) and int(later.min()) <= 0):
         raise CompressError("holds a table with impossible shares")
     return _of_lengths(read) if power_of_two else _of_levels(read, steps)
 

@@ -61,7 +61,7 @@ class Vector:
             found.append(block.decode(symbols[at : at + count]).reshape(-1))
             at += count
         if self.kind == "planes":
-            return elements.from_planes(np.stack(found), self.form)
+            return elements.from_planes(found, self.form)
         book = elements.words_from(self.raw[0], 2 if self.half else self.form.size)
         if self.half:
             book = elements.from_half(book, self.half)

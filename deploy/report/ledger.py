@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from deploy.report import figures
 from deploy.report.tables import Cell, Column, Table, Tone, missing, name, nothing, plain, why
@@ -12,6 +13,14 @@ from deploy.types import Cost, LedgerRow, Report, Tier
 
 NO_METRIC = "none"
 """Name of the metric of a program without a task."""
+
+NOT_MEASURED = (
+    "Nothing was measured on a device after each step (recipe.cost names none), so no row says "
+    "anything of speed."
+)
+_DROPPED = "dropped: "
+"""How the warning begins that says why a step was not kept."""
+_LONGEST_DETAIL = 160
 
 
 @dataclass(frozen=True)
@@ -53,10 +62,7 @@ def bought(report: Report) -> Table | None:
     if level is not None:
         notes.append(f"Brackets: {level:.0%} interval over the evaluation samples.")
     if cost is None:
-        notes.append(
-            "Nothing was measured on a device after each step (recipe.cost names none), so no row "
-            "says anything of speed."
-        )
+        notes.append(NOT_MEASURED)
     return Table(
         caption="What each step bought",
         columns=(
@@ -112,7 +118,7 @@ def _bought_row(step: Step, cost: Cost | None) -> tuple[Cell, ...]:
             _count(new.disk_bytes, old.disk_bytes if old else None),
         )
     return (
-        name(step.label, _cut(_detail(row), 120)),
+        name(step.label, _cut(_detail(row), _LONGEST_DETAIL)),
         *size,
         _metric(row),
         *([_cost(row, before)] if cost else []),
@@ -124,7 +130,12 @@ def _bought_row(step: Step, cost: Cost | None) -> tuple[Cell, ...]:
 def _kept(step: Step) -> Cell:
     if not step.number:
         return Cell("the start")
-    return Cell("yes", tone="good") if step.row.kept else Cell("no", tone="bad")
+    if step.row.kept:
+        return Cell("yes", tone="good")
+    reasons = [text for text in step.row.warnings if text.startswith(_DROPPED)]
+    return Cell(
+        "no, dropped", why(reasons[0].removeprefix(_DROPPED)) if reasons else "", tone="bad"
+    )
 
 
 def _count(value: float | None, before: float | None, reason: str = "") -> Cell:
@@ -252,6 +263,8 @@ def lines(report: Report) -> Iterator[str]:
         yield "  ".join(map(str.ljust, cells, widths)).rstrip()
         for text in step.row.warnings:
             yield f"    ! {why(text)}"
+    if not any(row.cost for row in report.ledger):
+        yield NOT_MEASURED
 
 
 def _terminal_row(step: Step) -> Sequence[str]:
@@ -287,16 +300,19 @@ def _worded(value: float, before: float | None, what: str) -> str:
 
 
 def _detail(row: LedgerRow) -> str:
-    found = {key: item for key, item in sorted(row.detail.items()) if item is not None}
-    return ", ".join(f"{key}={_value(item)}" for key, item in found.items())
+    """The step's settings as in YAML, ``budget.macs=0.5``; its defaults are not repeated."""
+    settings = row.detail if row.chosen is None else row.chosen
+    return ", ".join(f"{plain(key)}={value}" for key, value in _flat("", settings))
 
 
-def _value(item: object) -> str:
-    if isinstance(item, dict):
-        item = {key: value for key, value in item.items() if value is not None}
-    if isinstance(item, str | int | float):
-        return plain(item)
-    return plain(json.dumps(item, default=str, sort_keys=True))
+def _flat(path: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in sorted(settings.items()):
+        if isinstance(value, dict):
+            yield from _flat(f"{path}{key}.", value)
+        elif isinstance(value, str):
+            yield f"{path}{key}", plain(value)
+        elif value is not None:
+            yield f"{path}{key}", plain(json.dumps(value, default=str))
 
 
 def _cut(text: str, most: int) -> str:

@@ -180,6 +180,28 @@ def test_table_shows_mean_spread_and_reasons(row: Row) -> None:
     assert "`make bench-compress MODEL=tiny`" in table.markdown(row, made)
 
 
+def test_time_is_held_against_its_limit(row: Row) -> None:
+    """Two units run side by side, so a row takes half of what its units took."""
+    made = units(*(unit(name, seed) for name in row.variants for seed in range(row.seeds)))
+    for found in made.values():
+        found.make_seconds, found.measure_seconds = 100, 20
+    count = len(made)
+    line = table.time_line(row, made)
+    assert line == (
+        f"reached  Tiny: time: asked <= 30 minutes, figure {count:.1f} ({count} of {count} units); "
+        "make bench-compress MODEL=tiny"
+    )
+    # A part of a row reaches no limit, but it can miss one.
+    made.popitem()
+    assert table.time_line(row, made).startswith("not run  Tiny: time: asked <= 30 minutes, figure")
+    made["fp32", 0].make_seconds = 3600
+    assert table.time_line(row, made).startswith("missed   Tiny: time")
+    assert "| time, minutes | <= 30 |" in table.markdown(row, made)
+    assert table.time_line(row, {}).startswith("not run  Tiny: time: asked <= 30 minutes; make")
+    made["fp32", 0].make_seconds = 4 * 3600
+    assert table.total_time_line([(row, made), (row, {})]).startswith("missed   all rows: time:")
+
+
 # --- Resumption ----------------------------------------------------------------------------------
 
 
@@ -336,6 +358,42 @@ def test_page_without_marks_is_left_alone(row: Row, tmp_path: Path) -> None:
         bench.write_page([(row, {})], page, tmp_path / "page.json")
     assert page.read_text() == "# Title\n"
     assert not (tmp_path / "page.json").exists()
+
+
+def test_each_row_is_published_when_it_is_done(
+    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who stops the second row has the first one; the last lines say what was reached."""
+    page, data = tmp_path / "page.md", tmp_path / "page.json"
+    page.write_text(f"{bench.BEGIN}\n{bench.END}\n")
+    other = row.model_copy(update={"name": "other", "title": "Other"})
+    both = {"tiny": row, "other": other}
+    monkeypatch.setattr(bench.rows, "names", lambda: list(both))
+    monkeypatch.setattr(bench.rows, "load", both.__getitem__)
+    monkeypatch.setattr(bench, "PAGE", page)
+    monkeypatch.setattr(bench, "DATA", data)
+    monkeypatch.setattr(bench.results, "ROOT", tmp_path)
+    monkeypatch.setattr(bench, "stored_units", lambda row: {})
+    stopped: list[str] = []
+
+    def run(row: Row, *_: object) -> table.Units:
+        if row.name == "other" and not stopped:
+            stopped.append(row.name)
+            raise KeyboardInterrupt
+        return units(unit("small", 0, pte_bytes=5))
+
+    monkeypatch.setattr(bench, "run_row", run)
+    monkeypatch.setattr("sys.argv", ["bench"])
+    assert bench.main() == bench.EXIT_INTERRUPTED
+    assert list(bench.published(data)) == ["tiny"]
+    assert "| ours | 5 |" in page.read_text()
+    written = page.read_text()
+    monkeypatch.setattr("sys.argv", ["bench", "--page"])
+    assert bench.main() == 0
+    assert page.read_text() == written
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "not run  Tiny: bytes: asked >= 10x smaller"
+    assert said[-1].startswith("not run  all rows: time: asked <= 120 minutes, figure")
 
 
 def test_published_page_is_what_its_json_says(tmp_path: Path) -> None:

@@ -176,9 +176,11 @@ def test_a_dropped_step_leaves_no_trace_in_the_model() -> None:
     made = apply(task, [TRAIN, ruin, after])
     assert [row.kept for row in made.ledger] == [True, True, False, True]
     dropped = made.ledger[2]
+    assert len(dropped.warnings) == 1
     assert dropped.warnings[0].startswith("dropped: the validation metric got worse by")
     assert dropped.notes == ("zeroed",)
     assert dropped.detail == {"share": 1.0, "keep_if": ruin.model_dump()["keep_if"]}
+    assert dropped.chosen == {"share": 1.0, "keep_if": {"max_metric_drop": 0.05}}
     assert dropped.footprint is not None
     assert dropped.footprint.nonzeros < 40
     # As if the step had never been there, but for its place.

@@ -185,7 +185,7 @@ def test_made_things_worse() -> None:
 
 def test_zeros_that_nothing_skips() -> None:
     text = said(row(nonzeros=100, packed_bytes=500), row())
-    assert text.startswith("90% of the parameters are zeros: they shrink the download, XNNPACK ")
+    assert text.startswith("90% of the parameters are zeros: they shrink the download alone; ")
     assert "zeros" not in said(row(nonzeros=100, macs=1000), row())
     assert "zeros" not in said(row(nonzeros=100, disk_bytes=1000), row())
     assert "zeros" not in said(row(nonzeros=995), row())
@@ -213,7 +213,7 @@ def test_noise_of_times_is_no_news() -> None:
     timed = {"metric": "latency_ms", "tier": "host"}
     before = row(cost=costing(10.0, **timed))
     assert said(row(cost=costing(10.4, **timed)), before) == ""
-    assert "costs more" in said(row(cost=costing(10.6, **timed)), before)
+    assert said(row(cost=costing(10.6, **timed)), before).endswith("ran there made longer too")
     assert "no measured speed-up" in said(row(macs=5000, cost=costing(9.6, **timed)), before)
     assert said(row(macs=5000, cost=costing(9.4, **timed)), before) == ""
 
@@ -223,13 +223,11 @@ def test_costs_that_do_not_compare() -> None:
     assert "the row before has no such figure" in said(row(cost=other), row(cost=COST))
 
 
-def test_without_a_device_there_is_no_claim() -> None:
-    text = said(row(macs=5000), row())
-    assert text == (
-        "MACs fell by 50.0%, but nothing was measured on a device (recipe.cost names none): "
-        "no claim on speed"
-    )
-    assert "bytes on disk fell by 75.0%, but nothing" in said(row(disk_bytes=1000), row())
+def test_without_a_device_a_step_says_nothing_of_speed() -> None:
+    # The ledger says it once; only zeros, which a user takes for speed, are explained each time.
+    assert said(row(macs=5000), row()) == ""
+    assert said(row(disk_bytes=1000), row()) == ""
+    assert said(row(nonzeros=100, packed_bytes=500), row()).endswith("no speed-up")
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5))

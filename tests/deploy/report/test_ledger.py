@@ -87,7 +87,12 @@ def test_a_change_is_against_the_last_kept_row():
         "−50.0 %",
     ]
     assert [cells(table, n)[title].small for n in range(3)] == ["", "−10.0 %", "+10.0 %"]
-    assert [cells(table, n)["Kept"].text for n in range(3)] == ["the start", "no", "yes"]
+    assert [cells(table, n)["Kept"].text for n in range(3)] == [
+        "the start",
+        "no, dropped",
+        "yes",
+    ]
+    assert cells(table, 1)["Kept"].small == "why"
     assert cells(table, 2)["Task metric"].small == "top1 [0.8800, 0.9200]"
     assert cells(table, 1)["MACs"].small == "cannot be counted: aten.odd"
     assert next(c.tier for c in table.columns if c.title == title) == "emulator"
@@ -112,6 +117,25 @@ def test_without_a_device_no_row_claims_speed():
     table = ledger.bought(report(row("uncompressed", 4000), row("quantize", 1000)))
     assert "no row says anything of speed" in " ".join(table.notes)
     assert not [c for c in table.columns if "inference" in c.title]
+
+
+def test_the_terminal_says_once_that_nothing_was_measured():
+    rows = (row("uncompressed", 4000), row("prune", 2000), row("quantize", 1000))
+    assert list(ledger.lines(report(*rows))).count(ledger.NOT_MEASURED) == 1
+    assert ledger.NOT_MEASURED not in list(ledger.lines(report()))
+
+
+def test_a_step_shows_what_it_was_told_and_not_its_defaults():
+    detail = {"mode": "static", "samples": 20, "budget": {"macs": 0.5, "cost": None}, "x": None}
+    chosen = {"budget": {"macs": 0.5}, "layers": ["conv*"], "round": False}
+    told = row("prune", 1000, detail=detail, chosen=chosen)
+    table = ledger.bought(report(row("uncompressed", 4000), told))
+    assert table.rows[1][0].small == 'budget.macs=0.5, layers=["conv*"], round=false'
+    # Nothing chosen is no reason to show the defaults; a row of before tells all that it knows.
+    untold, old = row("prune", 1000, detail=detail, chosen={}), row("prune", 1000, detail=detail)
+    table = ledger.bought(report(row("uncompressed", 4000), untold, old))
+    assert table.rows[1][0].small == ""
+    assert table.rows[2][0].small == "budget.macs=0.5, mode=static, samples=20"
 
 
 def test_a_cost_that_was_not_measured_says_why():
