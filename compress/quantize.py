@@ -18,26 +18,30 @@ from compress.capture import capture, drop_unused
 from compress.errors import CompressError, PocketshipError, first_line
 from compress.fine_tune import FineTuning
 from compress.quantization.float_graph import float_graph, share_equal
+from compress.quantization.integer_weight import IntegerWeights
 from compress.quantization.mixed import MixedPrecision
 from compress.quantization.sqnr_gate import Gate
 from compress.recipe import State, StepConfig, handles
 
 Mode = Literal["static", "dynamic", "qat", "weight_only", "fp16"]
 _STATIC = ("static",)
+_WEIGHTS = ("dynamic", "weight_only")
 _PER_MODE: dict[str, tuple[str, ...]] = {
     "fuse_clamps": ("static", "qat"),
     "calibration_samples": ("static", "qat"),
     "activation_range": _STATIC,
     "percentile": _STATIC,
-    "weight_scale": _STATIC,
+    "weight_scale": ("static", *_WEIGHTS),
     "equalize": _STATIC,
     "rounding": _STATIC,
     "bias_correction": _STATIC,
     "gate": _STATIC,
     "mixed": _STATIC,
-    "per_channel": ("static", "dynamic", "qat", "weight_only"),
-    "layers": ("static", "weight_only"),
-    "exclude": ("static", "weight_only"),
+    "per_channel": ("static", "qat", *_WEIGHTS),
+    "layers": ("static", *_WEIGHTS),
+    "exclude": ("static", *_WEIGHTS),
+    "bits": _WEIGHTS,
+    "group_size": _WEIGHTS,
     "fine_tune": ("qat",),
     "freeze_observers_after": ("qat",),
     "compute": ("fp16",),
@@ -46,11 +50,13 @@ _PER_MODE: dict[str, tuple[str, ...]] = {
 
 
 class Quantize(StepConfig):
-    """int8 (or fp16) for all three runtimes; ``mode`` says what is quantized and how.
+    """int8 (or int4, or fp16) for all three runtimes; ``mode`` says what is quantized and how.
 
     ``static``: weights and activations, ranges from calibration data. ``dynamic``: linear layers,
     activations in ranges of each inference. ``qat``: static, trained with quantization in the loop.
-    ``weight_only``: int8 weights, float activations. ``fp16``: half precision.
+    ``weight_only``: integer weights, float activations. ``fp16``: half precision.
+
+    ``bits`` and ``group_size`` (input channels that share a scale) are those of the weights.
 
     ``fuse_clamps`` observes the range after a ReLU6 / hardtanh / clamp instead of between the
     convolution and its clamp. Off gives the stock quantizer, which spends most of its 256 steps on
@@ -60,6 +66,8 @@ class Quantize(StepConfig):
     kind: Literal["quantize"] = "quantize"
     mode: Mode = "static"
     per_channel: bool = True
+    bits: Literal[4, 8] = 8
+    group_size: int | None = Field(default=None, ge=32, multiple_of=32)
     fuse_clamps: bool = True
     calibration_samples: int | None = Field(default=None, gt=0)
     layers: tuple[str, ...] = ("*",)
@@ -89,6 +97,10 @@ class Quantize(StepConfig):
             raise ValueError("mode 'qat' needs 'fine_tune': how the weights are trained")
         if "percentile" in changed and self.activation_range != "percentile":
             raise ValueError("'percentile' needs activation_range: percentile")
+        if self.group_size is not None and not self.per_channel:
+            raise ValueError("'group_size' divides channels: it needs per_channel: true")
+        if self.group_size is not None and self.mode == "dynamic" and self.bits == 8:
+            raise ValueError("'group_size' in mode 'dynamic' needs bits: 4, as XNNPACK has no other")
         return self
 
 
@@ -130,9 +142,9 @@ def _static(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
 
 
 def _dynamic(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
-    from compress.quantization.dynamic_int8 import dynamic_int8
+    from compress.quantization.dynamic import dynamic
 
-    return dynamic_int8(float_graph(state), state.task.example_inputs, config.per_channel)
+    return dynamic(float_graph(state), _weights(config), config.layers, config.exclude)
 
 
 def _qat(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
@@ -142,9 +154,13 @@ def _qat(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
 
 
 def _weight_only(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
-    from compress.quantization.weight_only import weight_only_int8
+    from compress.quantization.weight_only import weight_only
 
-    return weight_only_int8(float_graph(state), config.per_channel, config.layers, config.exclude)
+    return weight_only(float_graph(state), _weights(config), config.layers, config.exclude)
+
+
+def _weights(config: Quantize) -> IntegerWeights:
+    return IntegerWeights(config.bits, config.per_channel, config.group_size, config.weight_scale)
 
 
 def _fp16(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
