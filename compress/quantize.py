@@ -67,7 +67,7 @@ class Quantize(StepConfig):
     mode: Mode = "static"
     per_channel: bool = True
     bits: Literal[4, 8] = 8
-    group_size: int | None = Field(default=None, ge=32, multiple_of=32)
+    group_size: Literal[32, 64, 128, 256] | None = None
     fuse_clamps: bool = True
     calibration_samples: int | None = Field(default=None, gt=0)
     layers: tuple[str, ...] = ("*",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import ExportError, first_line
+from deploy.export.integer_layers import float_activations
 from deploy.export.options import CoreMLTarget, Written
 from deploy.export.palettes import palettize
 from deploy.types import Format, Placement
@@ -19,7 +21,9 @@ def export(program: Any, options: CoreMLTarget, folder: Path, stem: str) -> tupl
     import coremltools as ct
 
     target = getattr(ct.target, options.minimum_deployment_target)
+    _translate_blocks()
     try:
+        program, floats = float_activations(program)
         # coremltools takes the ATen dialect, torch.export gives the training dialect.
         model = ct.convert(
             program.run_decompositions({}),
@@ -33,6 +37,8 @@ def export(program: Any, options: CoreMLTarget, folder: Path, stem: str) -> tupl
             hint="Give pooling layers an explicit stride; leave out target 'coreml' otherwise.",
         ) from error
     reason = "Core ML chooses CPU, GPU or Neural Engine on the device"
+    if floats:
+        reason += f"; {floats} linear layers have float activations: it quantizes none at run time"
     if options.palettes == "auto":
         model, palettes = palettize(model, grouped=options.minimum_deployment_target == "iOS18")
         if palettes:
@@ -48,3 +54,21 @@ def export(program: Any, options: CoreMLTarget, folder: Path, stem: str) -> tupl
     where = Placement(backend="coreml", reason=reason)
     tools = {name: version(name) for name in ("torch", "coremltools", "torchao")}
     return (Written(Format.COREML, path, where, tools),)
+
+
+@functools.cache
+def _translate_blocks() -> None:
+    """Let coremltools read blocks of a convolution's weight; its own translation knows matrices."""
+    from coremltools.converters.mil.frontend import _utils
+    from coremltools.converters.mil.frontend.torch import ops
+    from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
+
+    @register_torch_op(  # type: ignore[untyped-decorator]
+        torch_alias=["torchao::dequantize_affine", "torchao.dequantize_affine"], override=True
+    )
+    def dequantize_affine(context: Any, node: Any) -> None:
+        integers, _, scales, zeros, *_ = ops._get_inputs(context, node, min_expected=7)
+        made = _utils._construct_constexpr_dequant_op(
+            integers.val, zeros.val, scales.val, name=node.name
+        )
+        context.add(made)
