@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import ExportError, first_line
+from deploy.export.coreml_operators import teach_coremltools
+from deploy.export.half_precision import in_single_precision
 from deploy.export.integer_layers import float_activations
 from deploy.export.options import CoreMLTarget, Written
 from deploy.export.palettes import palettize
@@ -21,9 +22,9 @@ def export(program: Any, options: CoreMLTarget, folder: Path, stem: str) -> tupl
     import coremltools as ct
 
     target = getattr(ct.target, options.minimum_deployment_target)
-    _translate_blocks()
+    teach_coremltools()
     try:
-        program, floats = float_activations(program)
+        program, floats = float_activations(in_single_precision(program))
         # coremltools takes the ATen dialect, torch.export gives the training dialect.
         model = ct.convert(
             program.run_decompositions({}),
@@ -54,21 +55,3 @@ def export(program: Any, options: CoreMLTarget, folder: Path, stem: str) -> tupl
     where = Placement(backend="coreml", reason=reason)
     tools = {name: version(name) for name in ("torch", "coremltools", "torchao")}
     return (Written(Format.COREML, path, where, tools),)
-
-
-@functools.cache
-def _translate_blocks() -> None:
-    """Let coremltools read blocks of a convolution's weight; its own translation knows matrices."""
-    from coremltools.converters.mil.frontend import _utils
-    from coremltools.converters.mil.frontend.torch import ops
-    from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
-
-    @register_torch_op(  # type: ignore[untyped-decorator]
-        torch_alias=["torchao::dequantize_affine", "torchao.dequantize_affine"], override=True
-    )
-    def dequantize_affine(context: Any, node: Any) -> None:
-        integers, _, scales, zeros, *_ = ops._get_inputs(context, node, min_expected=7)
-        made = _utils._construct_constexpr_dequant_op(
-            integers.val, zeros.val, scales.val, name=node.name
-        )
-        context.add(made)
