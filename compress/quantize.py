@@ -18,23 +18,24 @@ from compress.capture import capture, drop_unused
 from compress.errors import CompressError, PocketshipError, first_line
 from compress.fine_tune import FineTuning
 from compress.quantization.float_graph import float_graph, share_equal
-from compress.quantization.integer_weight import IntegerWeights
+from compress.quantization.integer_weight import IntegerWeights, Settle
 from compress.quantization.mixed import MixedPrecision
 from compress.quantization.sqnr_gate import Gate
 from compress.recipe import State, StepConfig, handles
+from compress.task import Inputs
 
 Mode = Literal["static", "dynamic", "qat", "weight_only", "fp16"]
 _STATIC = ("static",)
 _WEIGHTS = ("dynamic", "weight_only")
 _PER_MODE: dict[str, tuple[str, ...]] = {
     "fuse_clamps": ("static", "qat"),
-    "calibration_samples": ("static", "qat"),
+    "calibration_samples": ("static", "qat", *_WEIGHTS),
     "activation_range": _STATIC,
     "percentile": _STATIC,
     "weight_scale": ("static", *_WEIGHTS),
     "equalize": _STATIC,
-    "rounding": _STATIC,
-    "bias_correction": _STATIC,
+    "rounding": ("static", *_WEIGHTS),
+    "bias_correction": ("static", *_WEIGHTS),
     "gate": _STATIC,
     "mixed": _STATIC,
     "per_channel": ("static", "qat", *_WEIGHTS),
@@ -76,7 +77,7 @@ class Quantize(StepConfig):
     percentile: float = Field(default=99.99, gt=50, le=100)
     weight_scale: Literal["max", "mse"] = "max"
     equalize: Literal["weights", "activations"] | None = None
-    rounding: Literal["nearest", "gptq"] = "nearest"
+    rounding: Literal["nearest", "gptq", "adaround"] = "nearest"
     bias_correction: bool = False
     gate: Gate | None = None
     mixed: MixedPrecision | None = None
@@ -100,7 +101,9 @@ class Quantize(StepConfig):
         if self.group_size is not None and not self.per_channel:
             raise ValueError("'group_size' divides channels: it needs per_channel: true")
         if self.group_size is not None and self.mode == "dynamic" and self.bits == 8:
-            raise ValueError("'group_size' in mode 'dynamic' needs bits: 4, as XNNPACK has no other")
+            raise ValueError(
+                "'group_size' in mode 'dynamic' needs bits: 4, as XNNPACK has no other"
+            )
         return self
 
 
@@ -127,12 +130,7 @@ def _static(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
 
     from compress.quantization.static_int8 import static_int8
 
-    samples = list(state.task.calibration)[: config.calibration_samples]
-    if not samples:
-        raise CompressError(
-            "static quantization needs calibration data",
-            hint="Give Task(calibration=[...]) inputs that are not in the evaluation data.",
-        )
+    samples = _calibration(state, config, "static quantization")
     graph = float_graph(state)
     copied = int(graph.meta["shared_weights"])
     prepared, notes = static_int8(graph, samples, config, state.run)
@@ -144,7 +142,9 @@ def _static(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
 def _dynamic(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
     from compress.quantization.dynamic import dynamic
 
-    return dynamic(float_graph(state), _weights(config), config.layers, config.exclude)
+    graph = float_graph(state)
+    settle = _settle(state, config, graph)
+    return dynamic(graph, _weights(config), config.layers, config.exclude, settle)
 
 
 def _qat(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
@@ -156,11 +156,39 @@ def _qat(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
 def _weight_only(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
     from compress.quantization.weight_only import weight_only
 
-    return weight_only(float_graph(state), _weights(config), config.layers, config.exclude)
+    graph = float_graph(state)
+    settle = _settle(state, config, graph)
+    return weight_only(graph, _weights(config), config.layers, config.exclude, settle)
 
 
 def _weights(config: Quantize) -> IntegerWeights:
     return IntegerWeights(config.bits, config.per_channel, config.group_size, config.weight_scale)
+
+
+def _settle(state: State, config: Quantize, graph: GraphModule) -> Settle | None:
+    if config.rounding == "nearest" and not config.bias_correction:
+        return None
+    from compress.quantization.round_weights import round_weights
+
+    samples = _calibration(state, config, "rounding by what layers compute")
+    return lambda names: round_weights(
+        graph,
+        names,
+        _weights(config),
+        samples,
+        rounding=config.rounding,
+        correct_bias=config.bias_correction,
+    )
+
+
+def _calibration(state: State, config: Quantize, who: str) -> list[Inputs]:
+    samples = list(state.task.calibration)[: config.calibration_samples]
+    if not samples:
+        raise CompressError(
+            f"{who} needs calibration data",
+            hint="Give Task(calibration=[...]) inputs that are not in the evaluation data.",
+        )
+    return samples
 
 
 def _fp16(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:

@@ -14,7 +14,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from compress.errors import CompressError
-from compress.quantization.integer_weight import IntegerWeights, hold
+from compress.quantization.integer_weight import IntegerWeights, Settle, hold
 from compress.quantization.lockstep import LINEAR, layers_of
 from compress.quantization.sqnr_gate import chosen
 
@@ -23,11 +23,16 @@ _SMALLEST_SCALE = float(torch.finfo(torch.float32).eps)
 
 
 def dynamic(
-    graph: GraphModule, weights: IntegerWeights, layers: Sequence[str], exclude: Sequence[str]
+    graph: GraphModule,
+    weights: IntegerWeights,
+    layers: Sequence[str],
+    exclude: Sequence[str],
+    settle: Settle | None = None,
 ) -> tuple[GraphModule, list[str]]:
     """Quantize the chosen linear layers, in place; returns the module and notes.
 
-    Activations are affine int8 with one range for the tensor. Raises ``CompressError`` where there
+    Activations are affine int8 with one range for the tensor. ``settle`` rounds the weights of the
+    layers it is given; without it they go to the nearest step. Raises ``CompressError`` where there
     is no linear layer.
     """
     known = {name: node for name, node in layers_of(graph).items() if node.target is LINEAR}
@@ -37,15 +42,16 @@ def dynamic(
             hint="Use mode: static or weight_only for convolutions.",
         )
     taken, left = chosen(list(known), layers, exclude)
+    scales, said = settle(taken) if settle else ({}, [])
     for number, name in enumerate(taken):
-        hold(graph, known[name], weights, f"_weight_{number}")
+        hold(graph, known[name], weights, f"_weight_{number}", scales.get(name))
         _quantize_input(graph, known[name])
     graph.graph.eliminate_dead_code()
     graph.recompile()
     notes = [f"{len(taken)} linear layers with dynamic activations, weights in int{weights.bits}"]
     if left:
         notes.append(f"{len(left)} linear layers stay float as asked for")
-    return graph, notes
+    return graph, [*notes, *said]
 
 
 def _quantize_input(graph: GraphModule, layer: Node) -> None:

@@ -1,9 +1,9 @@
 """A weight that the program holds as integers of 8 or 4 bits, with the node that scales them.
 
-The scales are one for the whole weight, one a channel, or one for each ``group_size`` input channels
-of a channel: of four bits the latter leave a quarter to a half of the error. Integers of both widths
-are int8 tensors in the program, torch having no int4; the range that the ``dequantize`` names tells
-them apart, and exporters pack two of four bits into a byte.
+The scales are one for the whole weight, one a channel, or one for each ``group_size`` input
+channels of a channel. Integers of both widths are int8 tensors in the program, as torch has no int4;
+the range that the ``dequantize`` names tells them apart, and exporters pack two of four bits into
+a byte.
 
 The operators are those that ExecuTorch's XNNPACK backend and coremltools read:
 ``quantized_decomposed`` of torch, and ``dequantize_affine`` of torchao for groups.
@@ -11,6 +11,7 @@ The operators are those that ExecuTorch's XNNPACK backend and coremltools read:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ from compress.quantization.grid import weight_scale
 from compress.quantization.lockstep import LINEAR, TRANSPOSED
 
 Bits = Literal[4, 8]
+Settle = Callable[[Sequence[str]], tuple[dict[str, Tensor], list[str]]]
+"""Rounds the weights of these layers: returns their scales, and notes."""
 _LARGEST = {4: 7, 8: 127}
 # XNNPACK takes a weight for one of four bits by exactly the range -8 to 7; -8 is never used.
 _SMALLEST = {4: -8, 8: -127}
@@ -58,10 +61,13 @@ class IntegerWeights:
     def scales(self, layer: Node, weight: Tensor) -> Tensor:
         """Scales with as many axes as the weight, which they broadcast against block by block."""
         share = 1.0 if self.scale_by == "max" else 0.5
-        if self.grouped(layer, weight):
-            size = self.group_size
-            blocks = weight.unflatten(1, (-1, size)).movedim(2, -1)  # type: ignore[arg-type]
-            found = weight_scale(blocks.reshape(-1, blocks.shape[-1]), self.qmax, smallest_share=share)
+        size = self.group_size
+        if size is not None and self.grouped(layer, weight):
+            parts = weight.reshape(weight.shape[0], -1, size, *weight.shape[2:])
+            blocks = parts.movedim(2, -1)
+            found = weight_scale(
+                blocks.reshape(-1, blocks.shape[-1]), self.qmax, smallest_share=share
+            )
             # XNNPACK stores them as bfloat16: as such they mean the same in each runtime.
             return found.bfloat16().float().view(blocks.shape[:-1])
         axis = (1 if layer.target in TRANSPOSED else 0) if self.per_channel else None
@@ -82,53 +88,61 @@ def spread(scales: Tensor, shape: torch.Size) -> Tensor:
     return scales
 
 
-def hold(graph: GraphModule, layer: Node, weights: IntegerWeights, name: str) -> int:
-    """Let the layer read its weight as integers, in place; returns how many scales there are.
-
-    ``name`` is what the new buffers' names start with.
-    """
-    source: Any = layer.args[1]
-    value = graph.get_parameter(str(source.target)).detach()
-    scales = weights.scales(layer, value)
-    graph.register_buffer(f"{name}_int{weights.bits}", weights.integers(value, scales))
-    with graph.graph.inserting_before(layer):
-        held = graph.graph.get_attr(f"{name}_int{weights.bits}")
-        again = _dequantized(graph, layer, weights, name, held, scales, value.shape)
-    layer.replace_input_with(source, again)
-    return scales.numel()
-
-
-def _dequantized(
+def hold(
     graph: GraphModule,
     layer: Node,
     weights: IntegerWeights,
     name: str,
-    held: Node,
-    scales: Tensor,
-    shape: torch.Size,
-) -> Node:
-    bounds = (_SMALLEST[weights.bits], weights.qmax)
-    decomposed = torch.ops.quantized_decomposed
-    if weights.grouped(layer, torch.empty(shape, device="meta")):
-        # Registers torch.ops.torchao; takes seconds, so only who has groups pays for it.
-        import torchao.quantization.quant_primitives  # noqa: F401
+    scales: Tensor | None = None,
+) -> int:
+    """Let the layer read its weight as integers, in place; returns how many scales there are.
 
-        block = [1, weights.group_size, *[1] * (len(shape) - 2)]
-        scale, zero = _qparams(graph, name, scales, torch.int32)
+    ``name`` is what the new buffers' names start with; ``scales`` are those that the weight was
+    rounded with already, if it was.
+    """
+    source: Any = layer.args[1]
+    value = graph.get_parameter(str(source.target)).detach()
+    scales = weights.scales(layer, value) if scales is None else scales
+    graph.register_buffer(f"{name}_int{weights.bits}", weights.integers(value, scales))
+    with graph.graph.inserting_before(layer):
+        held = graph.graph.get_attr(f"{name}_int{weights.bits}")
+        if weights.grouped(layer, value):
+            again = _in_blocks(graph, held, scales, weights)
+        else:
+            again = _in_channels(graph, held, scales, weights, layer.target)
+    layer.replace_input_with(source, again)
+    return scales.numel()
+
+
+def _in_blocks(graph: GraphModule, held: Node, scales: Tensor, weights: IntegerWeights) -> Node:
+    # Registers torch.ops.torchao; takes seconds, so only who has groups pays for it.
+    import torchao.quantization.quant_primitives  # noqa: F401
+
+    block = [1, weights.group_size, *[1] * (scales.ndim - 2)]
+    scale, zero = _qparams(graph, str(held.target), scales, torch.int32)
+    bounds = (_SMALLEST[weights.bits], weights.qmax)
+    return graph.graph.call_function(
+        torch.ops.torchao.dequantize_affine.default,
+        (held, block, scale, zero, torch.int8, *bounds, torch.float32),
+    )
+
+
+def _in_channels(
+    graph: GraphModule, held: Node, scales: Tensor, weights: IntegerWeights, operator: Any
+) -> Node:
+    decomposed = torch.ops.quantized_decomposed
+    rest = (_SMALLEST[weights.bits], weights.qmax, torch.int8)
+    if not weights.per_channel and operator is not LINEAR:
         return graph.graph.call_function(
-            torch.ops.torchao.dequantize_affine.default,
-            (held, block, scale, zero, torch.int8, *bounds, torch.float32),
-        )
-    if not weights.per_channel and layer.target is not LINEAR:
-        return graph.graph.call_function(
-            decomposed.dequantize_per_tensor.default, (held, float(scales), 0, *bounds, torch.int8)
+            decomposed.dequantize_per_tensor.default, (held, float(scales), 0, *rest)
         )
     # A linear layer has its one scale once for each channel: XNNPACK knows no other form there.
-    axis = 1 if layer.target in TRANSPOSED else 0
-    each = scales.flatten().expand(shape[axis]).contiguous()
-    scale, zero = _qparams(graph, name, each, torch.int64)
+    axis = 1 if operator in TRANSPOSED else 0
+    count = graph.get_buffer(str(held.target)).shape[axis]
+    each = scales.flatten().expand(count).contiguous()
+    scale, zero = _qparams(graph, str(held.target), each, torch.int64)
     return graph.graph.call_function(
-        decomposed.dequantize_per_channel.default, (held, scale, zero, axis, *bounds, torch.int8)
+        decomposed.dequantize_per_channel.default, (held, scale, zero, axis, *rest)
     )
 
 

@@ -17,7 +17,7 @@ def teach_coremltools() -> None:
     from coremltools.converters.mil.frontend.torch.ops import _get_inputs
     from coremltools.converters.mil.frontend.torch.torch_op_registry import register_torch_op
 
-    @register_torch_op(
+    @register_torch_op(  # type: ignore[untyped-decorator]
         torch_alias=["torchao::dequantize_affine", "torchao.dequantize_affine"], override=True
     )
     def dequantize_affine(context: Any, node: Any) -> None:

@@ -43,7 +43,8 @@ def export(program: Any, options: ExecuTorchTarget, folder: Path, stem: str) -> 
     if folded:
         where = where.model_copy(
             update={
-                "reason": f"{where.reason}; " * bool(where.reason)
+                "reason": f"{where.reason}; "
+                * bool(where.reason)
                 + f"{folded} integer weights stored as float32: XNNPACK multiplies them with "
                 "integer activations only (modes static and dynamic)"
             }

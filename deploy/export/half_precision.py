@@ -2,8 +2,8 @@
 
 Core ML computes every float program in float16. It gets there by casts that its converter puts in,
 while a program that is float16 already is refused at several operators (``hardtanh``, which ReLU6
-is, and ``group_norm``): coremltools 9.0 pairs a float16 tensor with bounds or constants in float32.
-So the program's own casts are taken out for the converter to put its own in. Each weight is the same
+is, and ``group_norm``): coremltools 9.0 pairs a float16 tensor with float32 bounds or constants. So
+the program's own casts are taken out for the converter to put its own in. Each weight is the same
 number, and each operator computes in float16 as before.
 """
 

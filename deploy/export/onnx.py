@@ -8,15 +8,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from copy import deepcopy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from deploy.errors import ExportError, first_line
-from deploy.export.onnx_integers import opset_of, pack_int4, with_onnx_operators
+from deploy.export.onnx_integers import for_onnx, pack_int4
 from deploy.export.onnx_rewrite import make_unsigned, rewrite
 from deploy.export.options import OnnxTarget, Written
 from deploy.files import write_bytes
@@ -31,9 +31,10 @@ def export(program: Any, options: OnnxTarget, folder: Path, stem: str) -> tuple[
     import torch
 
     try:
-        opset = opset_of(program)
-        program, notes = with_onnx_operators(program)
-        exported = torch.onnx.export(program, dynamo=True, verbose=False, opset_version=opset)
+        given = for_onnx(program)
+        exported = torch.onnx.export(
+            given.program, dynamo=True, verbose=False, opset_version=given.opset
+        )
         if exported is None:
             raise ExportError("torch.onnx.export returned nothing", where=stem)
         model = exported.model_proto
@@ -56,11 +57,11 @@ def export(program: Any, options: OnnxTarget, folder: Path, stem: str) -> tuple[
     path = folder / f"{stem}.onnx"
     write_bytes(path, model.SerializeToString(deterministic=True))
     tools = {name: version(name) for name in ("torch", "onnx", "onnxscript", "torchao")}
-    written = [Written(Format.ONNX, path, _placement(model, notes), tools)]
+    written = [Written(Format.ONNX, path, _placement(model, given.notes), tools)]
     if options.ort:
         runtime = {**tools, "onnxruntime": version("onnxruntime")}
         ort = _ort_of_signed(signed, folder, stem)
-        written.append(Written(Format.ORT, ort, _placement(model, notes), runtime))
+        written.append(Written(Format.ORT, ort, _placement(model, given.notes), runtime))
     return tuple(written)
 
 
@@ -188,7 +189,7 @@ def to_ort(source: Path, destination: Path) -> Path:
     return destination
 
 
-def _placement(model: Any, notes: list[str]) -> Placement:
+def _placement(model: Any, notes: Iterable[str]) -> Placement:
     operators = Counter(node.op_type for node in model.graph.node)
     return Placement(
         backend="onnxruntime-cpu",

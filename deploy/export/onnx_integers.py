@@ -3,20 +3,20 @@
 What a torch program says with several operators is put into it as the ONNX operators that mean the
 same, before torch.onnx sees it:
 
-* dynamic activations and scales a channel: ``DynamicQuantizeLinear`` and ``MatMulInteger``, with the
-  integers of the program (activations counted from 0 instead of -128);
+* dynamic activations and scales a channel: ``DynamicQuantizeLinear`` and ``MatMulInteger``, with
+  the integers of the program (activations counted from 0 instead of -128);
 * groups and 4 bits: ``DequantizeLinear`` with ``block_size`` and INT4 weights (opset 21).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
 
 from deploy.export.integer_layers import IntegerLayer, closed, integer_layers, opened
 
@@ -26,32 +26,51 @@ _FOUR_BITS, _FOUR_BITS_FUSED = "weight_int4", "fused_int4"
 _MIDDLE = 128
 
 
-def with_onnx_operators(program: ExportedProgram) -> tuple[ExportedProgram, list[str]]:
-    """The program for torch.onnx, and what to tell the user; the same where nothing is to be done.
+@dataclass(frozen=True)
+class ForOnnx:
+    """The program for torch.onnx, the opset it needs (None: torch.onnx's own), words for the user.
 
     Weights of 4 bits are int8 tensors still, for :func:`pack_int4` to find by their names.
     """
+
+    program: ExportedProgram
+    opset: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def for_onnx(program: ExportedProgram) -> ForOnnx:
+    """Put ONNX operators into a copy of the program; the same where nothing is to be done."""
     graph = opened(program)
-    integers = blocks = rewritten = 0
-    for number, layer in enumerate(integer_layers(graph)):
-        if layer.dynamic is None and layer.bits == 8 and layer.block is None:
-            continue  # torch.onnx translates it.
-        rewritten += 1
+    every = integer_layers(graph)
+    # The others torch.onnx translates.
+    layers = [layer for layer in every if layer.dynamic or layer.bits == 4 or layer.block]
+    if not layers:
+        return ForOnnx(program)
+    integers = blocks = 0
+    for number, layer in enumerate(layers):
+        name = f"_onnx_{number}"
         if layer.dynamic is None:
-            _replace(graph, f"_onnx_{number}", _Dequantize(layer), layer, layer.dequantize)
-        elif layer.block is None:
-            _replace(graph, f"_onnx_{number}", _MultiplyIntegers(layer), layer, layer.node)
-            integers += 1
-        else:
-            _replace(graph, f"_onnx_{number}", _MultiplyBlocks(layer), layer, layer.node)
-            blocks += 1
+            graph.add_submodule(name, _Dequantize(layer))
+            with graph.graph.inserting_before(layer.node):
+                made = graph.graph.call_module(name)
+            layer.node.replace_input_with(layer.dequantize, made)
+            continue
+        graph.add_submodule(
+            name, _MultiplyBlocks(layer) if layer.block else _MultiplyIntegers(layer)
+        )
+        integers, blocks = integers + (layer.block is None), blocks + (layer.block is not None)
+        bias = layer.node.args[2] if len(layer.node.args) > 2 else None
+        with graph.graph.inserting_before(layer.node):
+            made = graph.graph.call_module(name, (layer.dynamic, bias))
+        layer.node.replace_all_uses_with(made)
     notes = [f"{integers} linear layers multiply integers"] if integers else []
     if blocks:
         notes.append(
             f"{blocks} linear layers have weights in 4-bit blocks; ONNX Runtime chooses the "
-            f"precision of their activations"
+            "precision of their activations"
         )
-    return (closed(graph, program) if rewritten else program), notes
+    newest = any(layer.bits == 4 or layer.block for layer in layers)
+    return ForOnnx(closed(graph, program), _OPSET if newest else None, tuple(notes))
 
 
 def pack_int4(model: Any, *, only_fused: bool = False) -> int:
@@ -84,14 +103,10 @@ def pack_int4(model: Any, *, only_fused: bool = False) -> int:
     return len(named)
 
 
-def opset_of(program: ExportedProgram) -> int | None:
-    """The opset that the program needs beyond torch.onnx's own; None where that will do."""
-    needs = any(layer.bits == 4 or layer.block for layer in integer_layers(opened(program)))
-    return _OPSET if needs else None
-
-
 class _Dequantize(nn.Module):
     """The float weight of a layer."""
+
+    scales: Tensor
 
     def __init__(self, layer: IntegerLayer) -> None:
         super().__init__()
@@ -112,6 +127,8 @@ class _MultiplyIntegers(nn.Module):
     Weights of 8 bits are uint8 around 128: products of uint8 with int8 saturate on x86 without
     VNNI, and an ``.ort`` could not be kept from it. Those of 4 bits are too small for that.
     """
+
+    scales: Tensor
 
     def __init__(self, layer: IntegerLayer) -> None:
         super().__init__()
@@ -147,6 +164,8 @@ class _MultiplyIntegers(nn.Module):
 class _MultiplyBlocks(nn.Module):
     """A linear layer in the form that ONNX Runtime makes a MatMulNBits of."""
 
+    scales: Tensor
+
     def __init__(self, layer: IntegerLayer) -> None:
         super().__init__()
         assert layer.block is not None
@@ -169,7 +188,9 @@ def _hold(module: nn.Module, layer: IntegerLayer, integers: Tensor, *, fused: bo
 def _dequantized(
     integers: Tensor, scales: Tensor, axis: int, block: tuple[int, int] | None
 ) -> Tensor:
-    attributes = {"axis": axis} if block is None else {"axis": block[0], "block_size": block[1]}
+    attributes: dict[str, Any] = (
+        {"axis": axis} if block is None else {"axis": block[0], "block_size": block[1]}
+    )
     return torch.onnx.ops.symbolic(
         "DequantizeLinear",
         (integers, scales.reshape(()) if scales.numel() == 1 else scales),
@@ -178,18 +199,3 @@ def _dequantized(
         shape=integers.shape,
         version=_OPSET,
     )
-
-
-def _replace(
-    graph: GraphModule, name: str, module: nn.Module, layer: IntegerLayer, replaced: Any
-) -> None:
-    graph.add_submodule(name, module)
-    given: tuple[Any, ...] = ()
-    if replaced is layer.node:
-        given = (layer.dynamic, layer.node.args[2] if len(layer.node.args) > 2 else None)
-    with graph.graph.inserting_before(layer.node):
-        made = graph.graph.call_module(name, given)
-    if replaced is layer.node:
-        layer.node.replace_all_uses_with(made)
-    else:
-        layer.node.replace_input_with(replaced, made)
