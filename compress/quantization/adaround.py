@@ -24,6 +24,7 @@ _BETA_FIRST, _BETA_LAST = 20.0, 2.0
 _WITHOUT_REGULARISER = 0.2
 
 
+@torch.no_grad()
 def adaround(
     weight: Tensor,
     covariance: Tensor,
@@ -74,25 +75,26 @@ def adaround(
     unit = torch.maximum(unit, 1e-12 * own).clamp(min=1e-30) / weight.shape[2]
 
     share = ((weight.float() / scale) - below).clamp(0.01, 0.99)
-    variable = torch.logit((share - _LOWEST) / (_HIGHEST - _LOWEST)).requires_grad_()
-    optimizer = torch.optim.Adam([variable], lr=learning_rate)
+    variable = torch.logit((share - _LOWEST) / (_HIGHEST - _LOWEST))
+    first, second = torch.zeros_like(variable), torch.zeros_like(variable)
     for iteration in range(iterations):
-        with torch.no_grad():
-            sigmoid = variable.sigmoid()
-            stretched = sigmoid * (_HIGHEST - _LOWEST) + _LOWEST
-            up = stretched.clamp(0, 1)
-            made = (below + up).clamp(-qmax, qmax) * scale
-            slope = 2 * scale * (made @ covariance - wanted) / unit
-            slope = slope + regulariser * _regulariser_slope(up, iteration / iterations)
-            inside = (stretched > 0) & (stretched < 1)
-            slope = slope * inside * (_HIGHEST - _LOWEST) * sigmoid * (1 - sigmoid)
-        variable.grad = slope
-        optimizer.step()
-    with torch.no_grad():
-        up = variable.sigmoid() * (_HIGHEST - _LOWEST) + _LOWEST >= 0.5
-        steps = torch.where(weight == 0, 0.0, below + up).clamp(-qmax, qmax)
-        steps = torch.where(error(steps) < error(nearest), steps, nearest)
-        return (steps * scale).to(weight.dtype)
+        sigmoid = variable.sigmoid()
+        stretched = sigmoid * (_HIGHEST - _LOWEST) + _LOWEST
+        up = stretched.clamp(0, 1)
+        made = (below + up).clamp(-qmax, qmax) * scale
+        slope = 2 * scale * (made @ covariance - wanted) / unit
+        slope = slope + regulariser * _regulariser_slope(up, iteration / iterations)
+        inside = (stretched > 0) & (stretched < 1)
+        slope = slope * inside * (_HIGHEST - _LOWEST) * sigmoid * (1 - sigmoid)
+        # Adam (arXiv 1412.6980), without the cost of torch's for a tensor that is this small.
+        first.lerp_(slope, 1 - 0.9)
+        second.lerp_(slope.square(), 1 - 0.999)
+        mean, spread = first / (1 - 0.9 ** (iteration + 1)), second / (1 - 0.999 ** (iteration + 1))
+        variable -= learning_rate * mean / (spread.sqrt() + 1e-8)
+    up = variable.sigmoid() * (_HIGHEST - _LOWEST) + _LOWEST >= 0.5
+    steps = torch.where(weight == 0, 0.0, below + up).clamp(-qmax, qmax)
+    steps = torch.where(error(steps) < error(nearest), steps, nearest)
+    return (steps * scale).to(weight.dtype)
 
 
 def _regulariser_slope(up: Tensor, progress: float) -> Tensor:
