@@ -1,7 +1,7 @@
 """A weight that the program holds as integers of 8 or 4 bits, with the node that scales them.
 
 The scales are one for the whole weight, one a channel, or one for each ``group_size`` input
-channels of a channel. Integers of both widths are int8 tensors in the program, as torch has no int4;
+channels of a channel. Integers of both widths are int8 tensors in the program for want of an int4;
 the range that the ``dequantize`` names tells them apart, and exporters pack two of four bits into
 a byte.
 

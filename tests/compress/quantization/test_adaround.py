@@ -1,4 +1,4 @@
-"""AdaRound: next to the weight, on the grid, nearly the best of all roundings, the same each time."""
+"""AdaRound: next to the weight, on the grid, nearly the best rounding, the same each time."""
 
 from __future__ import annotations
 
@@ -125,6 +125,4 @@ def test_less_noise_than_rounding_to_nearest_on_other_inputs(correct: bool) -> N
 
 def test_weight_only_rounding_needs_calibration_data() -> None:
     with pytest.raises(CompressError, match="rounding by what layers compute needs calibration"):
-        apply(
-            replace(_task(), calibration=[]), [Quantize(mode="weight_only", rounding="adaround")]
-        )
+        apply(replace(_task(), calibration=[]), [Quantize(mode="weight_only", rounding="adaround")])

@@ -142,7 +142,7 @@ def test_half_precision_with_relu6_is_the_float_network_in_core_ml(tmp_path: Pat
         folder = tmp_path / str(number)
         done = operations(export(program, Format.COREML, folder)[Format.COREML].path)
         kinds.append([op.op_type for op in done if op.op_type not in {"const", "batch_norm"}])
-        values.append([op for op in done if op.op_type == "linear"][0].weight.val)
+        values.append(next(op for op in done if op.op_type == "linear").weight.val)
         convolutions = [op for op in done if op.op_type == "conv"]
         assert all(op.weight.val.dtype == np.float16 for op in convolutions)
     assert kinds[0] == kinds[1]
