@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +72,8 @@ def load_program(path: Path) -> ExportedProgram:
     # A quantized program names operators that exist only once this module is imported.
     import torch.ao.quantization.fx._decomposed
 
+    if _names_torchao(path):
+        import torchao.quantization.quant_primitives  # noqa: F401
     try:
         return torch.export.load(path)
     except Exception as error:
@@ -78,6 +82,16 @@ def load_program(path: Path) -> ExportedProgram:
             where=str(path),
             hint="Save it again with torch.export.save.",
         ) from error
+
+
+def _names_torchao(path: Path) -> bool:
+    """Whether an operator of torchao is in the file; importing that takes seconds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            graphs = [name for name in archive.namelist() if name.endswith(".json")]
+            return any(b"torch.ops.torchao." in archive.read(name) for name in graphs)
+    except (OSError, zipfile.BadZipFile, zlib.error):
+        return False  # Loading says what is wrong with it.
 
 
 def count_parameters(program: ExportedProgram) -> int:

@@ -18,26 +18,31 @@ from compress.capture import capture, drop_unused
 from compress.errors import CompressError, PocketshipError, first_line
 from compress.fine_tune import FineTuning
 from compress.quantization.float_graph import float_graph, share_equal
+from compress.quantization.integer_weight import IntegerWeights, Settle
 from compress.quantization.mixed import MixedPrecision
 from compress.quantization.sqnr_gate import Gate
 from compress.recipe import State, StepConfig, handles
+from compress.task import Inputs
 
 Mode = Literal["static", "dynamic", "qat", "weight_only", "fp16"]
 _STATIC = ("static",)
+_WEIGHTS = ("dynamic", "weight_only")
 _PER_MODE: dict[str, tuple[str, ...]] = {
     "fuse_clamps": ("static", "qat"),
-    "calibration_samples": ("static", "qat"),
+    "calibration_samples": ("static", "qat", *_WEIGHTS),
     "activation_range": _STATIC,
     "percentile": _STATIC,
-    "weight_scale": _STATIC,
+    "weight_scale": ("static", *_WEIGHTS),
     "equalize": _STATIC,
-    "rounding": _STATIC,
-    "bias_correction": _STATIC,
+    "rounding": ("static", *_WEIGHTS),
+    "bias_correction": ("static", *_WEIGHTS),
     "gate": _STATIC,
     "mixed": _STATIC,
-    "per_channel": ("static", "dynamic", "qat", "weight_only"),
-    "layers": ("static", "weight_only"),
-    "exclude": ("static", "weight_only"),
+    "per_channel": ("static", "qat", *_WEIGHTS),
+    "layers": ("static", *_WEIGHTS),
+    "exclude": ("static", *_WEIGHTS),
+    "bits": _WEIGHTS,
+    "group_size": _WEIGHTS,
     "fine_tune": ("qat",),
     "freeze_observers_after": ("qat",),
     "compute": ("fp16",),
@@ -46,11 +51,13 @@ _PER_MODE: dict[str, tuple[str, ...]] = {
 
 
 class Quantize(StepConfig):
-    """int8 (or fp16) for all three runtimes; ``mode`` says what is quantized and how.
+    """int8 (or int4, or fp16) for all three runtimes; ``mode`` says what is quantized and how.
 
     ``static``: weights and activations, ranges from calibration data. ``dynamic``: linear layers,
     activations in ranges of each inference. ``qat``: static, trained with quantization in the loop.
-    ``weight_only``: int8 weights, float activations. ``fp16``: half precision.
+    ``weight_only``: integer weights, float activations. ``fp16``: half precision.
+
+    ``bits`` and ``group_size`` (input channels that share a scale) are those of the weights.
 
     ``fuse_clamps`` observes the range after a ReLU6 / hardtanh / clamp instead of between the
     convolution and its clamp. Off gives the stock quantizer, which spends most of its 256 steps on
@@ -60,6 +67,8 @@ class Quantize(StepConfig):
     kind: Literal["quantize"] = "quantize"
     mode: Mode = "static"
     per_channel: bool = True
+    bits: Literal[4, 8] = 8
+    group_size: Literal[32, 64, 128, 256] | None = None
     fuse_clamps: bool = True
     calibration_samples: int | None = Field(default=None, gt=0)
     layers: tuple[str, ...] = ("*",)
@@ -68,7 +77,7 @@ class Quantize(StepConfig):
     percentile: float = Field(default=99.99, gt=50, le=100)
     weight_scale: Literal["max", "mse"] = "max"
     equalize: Literal["weights", "activations"] | None = None
-    rounding: Literal["nearest", "gptq"] = "nearest"
+    rounding: Literal["nearest", "gptq", "adaround"] = "nearest"
     bias_correction: bool = False
     gate: Gate | None = None
     mixed: MixedPrecision | None = None
@@ -89,6 +98,12 @@ class Quantize(StepConfig):
             raise ValueError("mode 'qat' needs 'fine_tune': how the weights are trained")
         if "percentile" in changed and self.activation_range != "percentile":
             raise ValueError("'percentile' needs activation_range: percentile")
+        if self.group_size is not None and not self.per_channel:
+            raise ValueError("'group_size' divides channels: it needs per_channel: true")
+        if self.group_size is not None and self.mode == "dynamic" and self.bits == 8:
+            raise ValueError(
+                "'group_size' in mode 'dynamic' needs bits: 4, as XNNPACK has no other"
+            )
         return self
 
 
@@ -115,12 +130,7 @@ def _static(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
 
     from compress.quantization.static_int8 import static_int8
 
-    samples = list(state.task.calibration)[: config.calibration_samples]
-    if not samples:
-        raise CompressError(
-            "static quantization needs calibration data",
-            hint="Give Task(calibration=[...]) inputs that are not in the evaluation data.",
-        )
+    samples = _calibration(state, config, "static quantization")
     graph = float_graph(state)
     copied = int(graph.meta["shared_weights"])
     prepared, notes = static_int8(graph, samples, config, state.run)
@@ -130,9 +140,11 @@ def _static(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
 
 
 def _dynamic(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
-    from compress.quantization.dynamic_int8 import dynamic_int8
+    from compress.quantization.dynamic import dynamic
 
-    return dynamic_int8(float_graph(state), state.task.example_inputs, config.per_channel)
+    graph = float_graph(state)
+    settle = _settle(state, config, graph)
+    return dynamic(graph, _weights(config), config.layers, config.exclude, settle)
 
 
 def _qat(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
@@ -142,9 +154,41 @@ def _qat(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
 
 
 def _weight_only(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:
-    from compress.quantization.weight_only import weight_only_int8
+    from compress.quantization.weight_only import weight_only
 
-    return weight_only_int8(float_graph(state), config.per_channel, config.layers, config.exclude)
+    graph = float_graph(state)
+    settle = _settle(state, config, graph)
+    return weight_only(graph, _weights(config), config.layers, config.exclude, settle)
+
+
+def _weights(config: Quantize) -> IntegerWeights:
+    return IntegerWeights(config.bits, config.per_channel, config.group_size, config.weight_scale)
+
+
+def _settle(state: State, config: Quantize, graph: GraphModule) -> Settle | None:
+    if config.rounding == "nearest" and not config.bias_correction:
+        return None
+    from compress.quantization.round_weights import round_weights
+
+    samples = _calibration(state, config, "rounding by what layers compute")
+    return lambda names: round_weights(
+        graph,
+        names,
+        _weights(config),
+        samples,
+        rounding=config.rounding,
+        correct_bias=config.bias_correction,
+    )
+
+
+def _calibration(state: State, config: Quantize, who: str) -> list[Inputs]:
+    samples = list(state.task.calibration)[: config.calibration_samples]
+    if not samples:
+        raise CompressError(
+            f"{who} needs calibration data",
+            hint="Give Task(calibration=[...]) inputs that are not in the evaluation data.",
+        )
+    return samples
 
 
 def _fp16(state: State, config: Quantize) -> tuple[GraphModule, list[str]]:

@@ -44,7 +44,7 @@ def rounded(weight: Tensor, scale: Tensor, qmax: int) -> Tensor:
 def fake_quantize(value: Tensor, observer: Any) -> Tensor:
     """The value as quantize and dequantize of the converted program pass it on."""
     scale, zero = observer.calculate_qparams()
-    if scale.numel() > 1:
+    if scale.numel() > 1 and scale.ndim < 2:
         shape = [1] * value.ndim
         shape[observer.ch_axis] = -1
         scale, zero = scale.view(shape), zero.view(shape)

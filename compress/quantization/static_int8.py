@@ -24,7 +24,7 @@ from compress.task import Inputs
 
 # A walk holds the live values of all samples at once; beyond this it takes every n-th sample.
 _WALK_BYTES = 1.0e9
-_MOST_ROUNDED = 64
+MOST_ROUNDED = 64
 # Without rounding a walk only measures, for which few samples do.
 _MOST_MEASURED = 8
 
@@ -155,7 +155,7 @@ class _Network:
             for inputs in self.samples:
                 flat_outputs(prepared(*inputs))
         keep_float(prepared, kept)
-        few = _affordable(prepared, self.samples, _MOST_ROUNDED if rounds else _MOST_MEASURED)
+        few = affordable(prepared, self.samples, MOST_ROUNDED if rounds else _MOST_MEASURED)
         rounder = Rounder(prepared, options.rounding, options.bias_correction)
         done = walk(prepared, few, rounder) if rounds else walk(prepared, few)
         if rounder.rounded:
@@ -167,7 +167,8 @@ class _Network:
         return _Trial(prepared, Measured(done), list(kept), by, notes)
 
 
-def _affordable(graph: GraphModule, samples: Sequence[Inputs], most: int) -> list[Inputs]:
+def affordable(graph: GraphModule, samples: Sequence[Inputs], most: int) -> list[Inputs]:
+    """At most ``most`` samples, fewer where a walk over them would hold more than 1 GB."""
     largest = 1
     for node in graph.graph.nodes:
         value = node.meta.get("val")

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import ExportError, first_line
+from deploy.export.coreml_operators import teach_coremltools
+from deploy.export.half_precision import in_single_precision
+from deploy.export.integer_layers import float_activations
 from deploy.export.options import CoreMLTarget, Written
 from deploy.export.palettes import palettize
 from deploy.types import Format, Placement
@@ -19,7 +22,9 @@ def export(program: Any, options: CoreMLTarget, folder: Path, stem: str) -> tupl
     import coremltools as ct
 
     target = getattr(ct.target, options.minimum_deployment_target)
+    teach_coremltools()
     try:
+        program, floats = float_activations(in_single_precision(program))
         # coremltools takes the ATen dialect, torch.export gives the training dialect.
         model = ct.convert(
             program.run_decompositions({}),
@@ -33,6 +38,8 @@ def export(program: Any, options: CoreMLTarget, folder: Path, stem: str) -> tupl
             hint="Give pooling layers an explicit stride; leave out target 'coreml' otherwise.",
         ) from error
     reason = "Core ML chooses CPU, GPU or Neural Engine on the device"
+    if floats:
+        reason += f"; {floats} linear layers have float activations: it quantizes none at run time"
     if options.palettes == "auto":
         model, palettes = palettize(model, grouped=options.minimum_deployment_target == "iOS18")
         if palettes:

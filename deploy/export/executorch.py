@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import ExportError, first_line
+from deploy.export.integer_layers import fold_weights
 from deploy.export.options import ExecuTorchTarget, Written
 from deploy.export.placement import placement
 from deploy.files import write_bytes
@@ -23,6 +24,7 @@ def export(program: Any, options: ExecuTorchTarget, folder: Path, stem: str) -> 
     from executorch.exir import to_edge_transform_and_lower
 
     try:
+        program, folded = fold_weights(program)
         edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         info = get_delegation_info(edge.exported_program().graph_module)
         buffer = edge.to_executorch().buffer
@@ -38,5 +40,14 @@ def export(program: Any, options: ExecuTorchTarget, folder: Path, stem: str) -> 
     delegated = {name: ops.delegated for name, ops in per_operator}
     left = {name: ops.non_delegated for name, ops in per_operator}
     where = placement("xnnpack", delegated, left, info.num_delegated_subgraphs)
+    if folded:
+        where = where.model_copy(
+            update={
+                "reason": f"{where.reason}; "
+                * bool(where.reason)
+                + f"{folded} integer weights stored as float32: XNNPACK multiplies them with "
+                "integer activations only (modes static and dynamic)"
+            }
+        )
     tools = {name: version(name) for name in ("torch", "executorch", "torchao")}
     return (Written(Format.EXECUTORCH, path, where, tools),)

@@ -9,18 +9,21 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from deploy.errors import ExportError, first_line
+from deploy.export.onnx_integers import for_onnx, pack_int4
 from deploy.export.onnx_rewrite import make_unsigned, rewrite
 from deploy.export.options import OnnxTarget, Written
 from deploy.files import write_bytes
 from deploy.types import Format, Placement
 
 _CONVERT_TIMEOUT_S = 600
+_REASON = "ONNX Runtime's CPU provider runs every operator itself; nothing is delegated"
 
 
 def export(program: Any, options: OnnxTarget, folder: Path, stem: str) -> tuple[Written, ...]:
@@ -28,7 +31,10 @@ def export(program: Any, options: OnnxTarget, folder: Path, stem: str) -> tuple[
     import torch
 
     try:
-        exported = torch.onnx.export(program, dynamo=True, verbose=False)
+        given = for_onnx(program)
+        exported = torch.onnx.export(
+            given.program, dynamo=True, verbose=False, opset_version=given.opset
+        )
         if exported is None:
             raise ExportError("torch.onnx.export returned nothing", where=stem)
         model = exported.model_proto
@@ -43,29 +49,32 @@ def export(program: Any, options: OnnxTarget, folder: Path, stem: str) -> tuple[
     strip_provenance(model)
     unshare_weights(model)
     rewrite(model)
-    signed = model.SerializeToString(deterministic=True)
+    signed = deepcopy(model)
+    pack_int4(signed, only_fused=True)
+    pack_int4(model)
     if options.activations == "uint8":
         make_unsigned(model)
     path = folder / f"{stem}.onnx"
     write_bytes(path, model.SerializeToString(deterministic=True))
     tools = {name: version(name) for name in ("torch", "onnx", "onnxscript", "torchao")}
-    written = [Written(Format.ONNX, path, _placement(model), tools)]
+    written = [Written(Format.ONNX, path, _placement(model, given.notes), tools)]
     if options.ort:
         runtime = {**tools, "onnxruntime": version("onnxruntime")}
         ort = _ort_of_signed(signed, folder, stem)
-        written.append(Written(Format.ORT, ort, _placement(model), runtime))
+        written.append(Written(Format.ORT, ort, _placement(model, given.notes), runtime))
     return tuple(written)
 
 
-def _ort_of_signed(model: bytes, folder: Path, stem: str) -> Path:
+def _ort_of_signed(model: Any, folder: Path, stem: str) -> Path:
     """The ``.ort`` always has signed activations.
 
     Its kernels are chosen when it is made, for ARM, where int8 takes fewer instructions; and on x86
-    without VNNI nothing could keep its uint8 x int8 products from saturating any more.
+    without VNNI nothing could keep its uint8 x int8 products from saturating any more. Weights of 4
+    bits take a byte each in it where ONNX Runtime has no operator of its own for them.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{stem}.") as scratch:
         source = Path(scratch) / f"{stem}.onnx"
-        source.write_bytes(model)
+        source.write_bytes(model.SerializeToString(deterministic=True))
         return to_ort(source, folder / f"{stem}.ort")
 
 
@@ -180,10 +189,10 @@ def to_ort(source: Path, destination: Path) -> Path:
     return destination
 
 
-def _placement(model: Any) -> Placement:
+def _placement(model: Any, notes: Iterable[str]) -> Placement:
     operators = Counter(node.op_type for node in model.graph.node)
     return Placement(
         backend="onnxruntime-cpu",
         total=sum(operators.values()),
-        reason="ONNX Runtime's CPU provider runs every operator itself; nothing is delegated",
+        reason="; ".join((_REASON, *notes)),
     )

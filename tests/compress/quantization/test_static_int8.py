@@ -143,7 +143,7 @@ def test_the_gate_keeps_the_guilty_layer_in_float() -> None:
 @pytest.mark.parametrize(
     "keys",
     [
-        {"mode": "dynamic", "rounding": "gptq"},
+        {"mode": "fp16", "rounding": "gptq"},
         {"mode": "fp16", "per_channel": False},
         {"mode": "static", "compute": "fp32"},
         {"mode": "qat"},
