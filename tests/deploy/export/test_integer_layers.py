@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from coremltools.converters.mil.frontend.milproto import load as milproto
+from coremltools.converters.mil.mil import types
 from torch import Tensor, nn
 
 from compress.capture import load_program
@@ -129,7 +130,7 @@ def test_core_ml_has_the_same_weights_in_four_bits(mode: str, tmp_path: Path) ->
     layers = weights(result.program)
     assert len(found) == len(layers)
     for op, layer in zip(found, layers, strict=True):
-        assert op.data.dtype.__name__ == "int4"
+        assert types.builtin_to_string(op.data.dtype) == "int4"
         value = torch.from_numpy(np.asarray(op.materialized_val_inference(), np.float32))
         assert torch.allclose(value, layer.weight(), rtol=2e-3, atol=1e-6)
     assert ("float activations" in written.placement.reason) == (mode == "dynamic")
