@@ -2,11 +2,11 @@
 
     python -m benchmarks.onnx_integers [--program PT2] [--tensors 8] [--inputs 4] [--json FILE]
 
-Quantized tensors, evenly spread over the depth of examples/efficientnet_lite0.py's network, are made
-outputs of both files: of the ``.pte`` by exporting a program that also returns them, of the ``.onnx``
-as it is shipped by naming them as outputs of its graph. Each runtime then computes them from the
-image on. XNNPACK and ONNX Runtime are also held to the torch program, which computes in float
-between two quantizations: so it shows whose integers move.
+Quantized tensors, evenly spread over the depth of examples/efficientnet_lite0.py's network, are
+made outputs of both files: of the ``.pte`` by exporting a program that also returns them, of the
+``.onnx`` as it is shipped by naming them as outputs of its graph. Each runtime then computes them
+from the image on. XNNPACK and ONNX Runtime are also held to the torch program, which computes in
+float between two quantizations: so it shows whose integers move.
 """
 
 from __future__ import annotations
