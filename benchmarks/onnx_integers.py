@@ -87,14 +87,23 @@ class Tap:
 
 
 def taps(program: ExportedProgram) -> list[Tap]:
-    """All activations that the program quantizes for each tensor with int8, in order."""
+    """All activations that the program quantizes for each tensor with int8, in order.
+
+    Without those that were padded: the ``.onnx`` has them without their border of zeros.
+    """
+    quantizers = [node for node in program.graph.nodes if str(node.target) == _QUANTIZE]
     return [
         Tap(node.name, float(node.args[1]), int(node.args[2]))
-        for node in program.graph.nodes
-        if node.op == "call_function"
-        and str(node.target) == _QUANTIZE
-        and node.args[5] is torch.int8
+        for node in quantizers
+        if node.args[5] is torch.int8 and not _padded(node.args[0])
     ]
+
+
+def _padded(node: Node) -> bool:
+    """Whether a pad made the values, perhaps with a quantization behind it."""
+    while "quantize_per_tensor" in str(node.target):
+        node = node.args[0]  # type: ignore[assignment]
+    return "pad" in str(node.target)
 
 
 def with_outputs(program: ExportedProgram, names: Sequence[str], inputs: Inputs) -> ExportedProgram:
