@@ -7,8 +7,9 @@ of centroids by their summed gradients; Choi et al., *Towards the Limit of Netwo
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -28,16 +29,18 @@ from compress.pruning import importance
 from compress.pruning.weights import Weight, overridden, weights_of
 from compress.recipe import State, StepConfig, handles
 from compress.sharing import kmeans
-from compress.sharing.bit_allocation import Choice, allocate
 from compress.sharing.compensate import assign, input_moments
-
-WIDTHS = (1, 2, 3, 4, 6, 8)
-"""Bits among which ``mean_bits`` chooses: those that Core ML has palettes for."""
-
+from compress.sharing.mean_shift import correct_biases
+from compress.sharing.plan import Plan
+from compress.sharing.widths import allocate_widths, noise_alone
+from compress.task import Inputs, Task
 
 _EVENNESS = 0.2
 """Share of a layer's mean importance that is added to each weight's: the estimate is a noisy one,
 and what no calibration input needs (a class that none of them shows) may be needed later."""
+# A layer's noise is one number over many outputs, so that few inputs do.
+_MEASURED = 8
+_CORRECTED = 32
 
 
 class Table(BaseModel):
@@ -73,17 +76,20 @@ class Table(BaseModel):
 class Cluster(Table, StepConfig):
     """Replace the weights that are not zero by the nearest of a few values; zeros stay zero.
 
-    ``compensate`` lets each assignment make up for the errors of those before it.
-    ``mean_bits`` instead of ``bits`` gives each layer a width of its own such that indices and
-    tables take so many bits a weight on average, by ``importance``.
+    ``compensate`` lets each assignment make up for the errors of those before it; ``damping`` says
+    how little it trusts the calibration inputs in that. ``bias_correction`` lets biases take up the
+    shift of each layer's mean output. ``mean_bits`` instead of ``bits`` gives each layer a width of
+    its own such that indices and tables take so many bits a weight on average, by ``importance``.
     """
 
     kind: Literal["cluster"] = "cluster"
     mean_bits: float | None = Field(default=None, gt=0, le=8)
     init: kmeans.Init = "exact"
-    importance: Literal["none", "fisher"] = "none"
+    importance: Literal["none", "fisher", "outputs"] = "none"
     importance_samples: int = Field(default=64, ge=1)
     compensate: bool = False
+    damping: float = Field(default=0.01, gt=0)
+    bias_correction: bool = False
     float16_values: bool = True
     layers: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
@@ -93,7 +99,13 @@ class Cluster(Table, StepConfig):
     @model_validator(mode="after")
     def _sound(self) -> Cluster:
         if self.mean_bits is not None and self.importance == "none":
-            raise ValueError("mean_bits weighs layers against each other by importance: fisher")
+            raise ValueError(
+                "mean_bits weighs layers against each other by importance: outputs or fisher"
+            )
+        if self.mean_bits is None and self.importance == "outputs":
+            raise ValueError("importance: outputs tells layers apart only, which mean_bits asks")
+        if not self.compensate and self.damping != type(self).model_fields["damping"].default:
+            raise ValueError("'damping' has no meaning without compensate")
         if self.mean_bits is None and not all(table.sized for table in self.overrides.values()):
             raise ValueError("exactly one of bits and clusters must be given in each override")
         return self
@@ -119,26 +131,48 @@ def cluster(state: State, config: Cluster) -> State:
             model, state.task, weights, state.run, count=config.importance_samples
         )
         scores = {name: value + _EVENNESS * value.mean() for name, value in scores.items()}
-    plans = [
-        _Plan.of(weight, own.get(weight.full_name, config), scores.get(weight.full_name))
-        for weight in weights
-    ]
+    plans = [_plan(weight, own, config, scores) for weight in weights]
     if config.mean_bits is not None:
         free = [p for p in plans if not own.get(p.weight.full_name, config).sized]
-        notes.append(_allocate(free, config.mean_bits, config.float16_values))
+        noise = None
+        if config.importance == "outputs":
+            state.run.say(f"measuring the noise of {len(free)} layers, one at a time")
+            noise = noise_alone(model, free, _inputs(state.task, config, "importance", _MEASURED))
+        notes.append(allocate_widths(free, config.mean_bits, config.float16_values, noise))
     moments: dict[str, Tensor] = {}
     if config.compensate:
-        inputs = importance.inputs_of(state.task, "compensate")[: config.importance_samples]
+        inputs = _inputs(state.task, config, "compensate")
         moments = input_moments(model, weights, inputs)
+    before = copy.deepcopy(model) if config.bias_correction else model
     rows = []
     for number, plan in enumerate(plans):
         state.run.say(f"clustering {plan.weight.full_name} ({number + 1} of {len(plans)})")
         seed = state.run.derived_seed("cluster", plan.weight.full_name) & 0xFFFFFFFF
         rows.append(_share(plan, config, seed, moments.get(plan.weight.full_name)))
     notes = [*_summary(rows), *notes]
+    if config.bias_correction:
+        inputs = _inputs(state.task, config, "bias_correction", _CORRECTED)
+        notes.append(f"{correct_biases(model, before, inputs)} biases corrected")
     if config.fine_tune is not None:
         notes.append(fine_tune(model, state.task, config.fine_tune, state.run).words())
     return replace(state, notes=tuple(notes))
+
+
+def _plan(
+    weight: Weight, own: Mapping[str, Table], config: Cluster, scores: importance.Scores
+) -> Plan:
+    table = own.get(weight.full_name, config)
+    plan = Plan.of(weight, table.group_size, scores.get(weight.full_name))
+    # Where mean_bits is asked for, the allocation says later how many.
+    plan.values = table.clusters or plan.values_of(table.bits or 1)
+    return plan
+
+
+def _inputs(task: Task, config: Cluster, purpose: str, most: int | None = None) -> list[Inputs]:
+    """Calibration inputs, evenly spread over those that ``importance_samples`` leaves."""
+    inputs = importance.inputs_of(task, purpose)[: config.importance_samples]
+    count = min(len(inputs), most or len(inputs))
+    return [inputs[index * len(inputs) // count] for index in range(count)]
 
 
 def _norms_behind(state: State, weights: Sequence[Weight]) -> list[str]:
@@ -153,61 +187,6 @@ def _norms_behind(state: State, weights: Sequence[Weight]) -> list[str]:
         f"{len(torn)} of these layers have a batch norm behind them; exporters scale each channel "
         "by it, after which no few values are left: put fold_batch_norm before cluster"
     ]
-
-
-@dataclass
-class _Plan:
-    """One weight: which of its elements share a table, and how many values that may have."""
-
-    weight: Weight
-    groups: int
-    values: int
-    scores: Tensor | None
-    has_zeros: bool
-
-    @classmethod
-    def of(cls, weight: Weight, table: Table, scores: Tensor | None) -> _Plan:
-        value = weight.value
-        channels = value.shape[weight.out_axis]
-        groups = 1 if table.group_size is None else _groups(channels, table.group_size)
-        plan = cls(weight, groups, 0, scores, bool((value == 0).any()))
-        # Where mean_bits is asked for, the allocation says later how many.
-        plan.values = table.clusters or plan.values_of(table.bits or 1)
-        return plan
-
-    def values_of(self, bits: int) -> int:
-        """Non-zero values that indices of so many bits leave room for."""
-        return max((1 << bits) - self.has_zeros, 1)
-
-    def split(self, tensor: Tensor) -> NDArray[Any]:
-        """[groups, elements] of a tensor of the weight's shape."""
-        moved = tensor.detach().movedim(self.weight.out_axis, 0)
-        return moved.reshape(self.groups, -1).float().numpy()
-
-    def join(self, indices: NDArray[Any]) -> Tensor:
-        """The other way round."""
-        shape = self.weight.value.movedim(self.weight.out_axis, 0).shape
-        return torch.from_numpy(indices).view(shape).movedim(0, self.weight.out_axis)
-
-    def points(self) -> list[kmeans.Points | None]:
-        """What is to be clustered in each group; None where all of it is zero."""
-        values = self.split(self.weight.value)
-        scores = [None] * self.groups if self.scores is None else self.split(self.scores)
-        found: list[kmeans.Points | None] = []
-        for row, score in zip(values, scores, strict=True):
-            alive = row != 0
-            some = None if score is None else score[alive]
-            found.append(kmeans.Points.of(row[alive], some) if alive.any() else None)
-        return found
-
-    def mean_scores(self) -> list[float]:
-        """Mean importance of what is not zero in each group; 0 where all is."""
-        assert self.scores is not None
-        values, scores = self.split(self.weight.value), self.split(self.scores)
-        pairs = zip(values, scores, strict=True)
-        return [
-            float(s[v != 0].mean(dtype=np.float64)) if (v != 0).any() else 0.0 for v, s in pairs
-        ]
 
 
 @dataclass(frozen=True)
@@ -225,14 +204,7 @@ class _Row:
     half: bool
 
 
-def _groups(channels: int, size: int) -> int:
-    """Number of equal groups whose size is nearest to ``size``, as a ratio; the larger of two."""
-    sizes = [n for n in range(1, channels + 1) if channels % n == 0]
-    best = min(sizes, key=lambda n: (abs(math.log(n / size)), -n))
-    return channels // best
-
-
-def _share(plan: _Plan, config: Cluster, seed: int, moments: Tensor | None) -> _Row:
+def _share(plan: Plan, config: Cluster, seed: int, moments: Tensor | None) -> _Row:
     weight = plan.weight
     before = weight.value.clone()
     tables = [
@@ -251,7 +223,7 @@ def _share(plan: _Plan, config: Cluster, seed: int, moments: Tensor | None) -> _
         if len(table):
             indices[group, alive] = kmeans.nearest(row[alive].astype(np.float64), table) + 1
     if moments is not None:
-        indices = _compensated(plan, before, moments, tables)
+        indices = _compensated(plan, before, moments, tables, config.damping)
     constraints.release(weight.holders)
     shared = SharedValues(
         plan.join(indices), plan.values, groups=plan.groups, axis=weight.out_axis, half=half
@@ -274,7 +246,11 @@ def _share(plan: _Plan, config: Cluster, seed: int, moments: Tensor | None) -> _
 
 
 def _compensated(
-    plan: _Plan, weight: Tensor, moments: Tensor, tables: Sequence[NDArray[Any]]
+    plan: Plan,
+    weight: Tensor,
+    moments: Tensor,
+    tables: Sequence[NDArray[Any]],
+    damping: float,
 ) -> NDArray[np.int32]:
     """Indices, as ``_share`` has them, that leave a small error of the layer's output."""
     # What a short table does not fill is infinitely far from any weight.
@@ -285,7 +261,7 @@ def _compensated(
     of_row = values.repeat_interleave(channels // plan.groups, dim=0)
     blocks = weight.reshape(len(moments), -1, moments.shape[-1])
     alive = blocks != 0
-    found = assign(blocks, moments, of_row.view(*blocks.shape[:2], -1), alive)
+    found = assign(blocks, moments, of_row.view(*blocks.shape[:2], -1), alive, damping)
     return torch.where(alive, found + 1, 0).int().reshape(plan.groups, -1).numpy()
 
 
@@ -299,42 +275,6 @@ def _fit_half(tables: Sequence[NDArray[Any]], weight: Tensor) -> bool:
     with np.errstate(over="ignore"):
         away = np.abs(values.astype(np.float16).astype(np.float64) - values)
     return bool((away <= limits).all())
-
-
-def _allocate(plans: Sequence[_Plan], mean_bits: float, half: bool) -> str:
-    """Choose a width for each weight; the notes' line says how often which was chosen."""
-    choices = []
-    for plan in plans:
-        counts = [plan.values_of(bits) for bits in WIDTHS]
-        errors = dict.fromkeys(counts, 0.0)
-        for points, mean in zip(plan.points(), plan.mean_scores(), strict=True):
-            if points is None:
-                continue
-            found = _quick(points, counts)
-            for count in counts:
-                # Points carry weights relative to their group's mean; layers compete in absolute.
-                errors[count] += mean * kmeans.distortion(points, found[count])
-        layer: list[Choice] = []
-        for bits, count in zip(WIDTHS, counts, strict=True):
-            size = plan.weight.value.numel() * bits + plan.groups * count * (16 if half else 32)
-            layer.append((float(size), errors[count]))
-        choices.append(layer)
-    budget = mean_bits * sum(plan.weight.value.numel() for plan in plans)
-    chosen = [WIDTHS[index] for index in allocate(choices, budget)]
-    for plan, bits in zip(plans, chosen, strict=True):
-        plan.values = plan.values_of(bits)
-    often = ", ".join(f"{chosen.count(b)} of {b} bits" for b in WIDTHS if b in chosen)
-    return f"widths for {mean_bits:g} bits a weight: {often}"
-
-
-def _quick(points: kmeans.Points, counts: Sequence[int]) -> dict[int, kmeans.Floats]:
-    """Centroids that are good enough to compare widths by."""
-    few = [count for count in counts if count < 32]
-    found = kmeans.optima(points, few, limit=512)
-    for count in counts:
-        if count not in found:
-            found[count] = kmeans.kmeans(points, count, "density")
-    return found
 
 
 def _summary(rows: Sequence[_Row]) -> list[str]:

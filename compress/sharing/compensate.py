@@ -19,7 +19,6 @@ from compress.task import Inputs
 
 _PLACES = 512
 """Places of an image, evenly spread, that moments are taken from."""
-_DAMPING = 0.01
 
 
 def input_moments(
@@ -71,7 +70,9 @@ def _columns(layer: nn.Module, x: Tensor) -> Tensor:
     return grouped.permute(1, 2, 0, 3).flatten(2)
 
 
-def assign(weight: Tensor, moments: Tensor, tables: Tensor, alive: Tensor) -> Tensor:
+def assign(
+    weight: Tensor, moments: Tensor, tables: Tensor, alive: Tensor, damping: float = 0.01
+) -> Tensor:
     """Index in its row's table for each element.
 
     Args:
@@ -79,6 +80,8 @@ def assign(weight: Tensor, moments: Tensor, tables: Tensor, alive: Tensor) -> Te
         moments: [groups, columns, columns].
         tables: [groups, rows, values], rising; infinity for places that hold no value.
         alive: bool, as ``weight``; what is False is zero, and its index means nothing.
+        damping: added to the moments' diagonal, in mean diagonals. Large, errors of columns are
+            taken for independent, and each weight gets the value that is nearest to it.
     """
     open_weight = weight.double().clone()
     diagonal = moments.diagonal(dim1=1, dim2=2)
@@ -89,8 +92,8 @@ def assign(weight: Tensor, moments: Tensor, tables: Tensor, alive: Tensor) -> Te
     size = moments.shape[-1]
     ordered = moments.gather(1, order[:, :, None].expand_as(moments))
     ordered = ordered.gather(2, order[:, None].expand_as(moments))
-    damping = _DAMPING * diagonal.mean(1).clamp(min=1e-12)
-    ordered = ordered + damping[:, None, None] * torch.eye(size, dtype=torch.float64)
+    added = damping * diagonal.mean(1).clamp(min=1e-12)
+    ordered = ordered + added[:, None, None] * torch.eye(size, dtype=torch.float64)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(ordered))
     factor = torch.linalg.cholesky(inverse, upper=True)
     tables = tables.double()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compress import constraints
-from compress.cluster import Cluster, Table, _groups, cluster
+from compress.cluster import Cluster, Table, cluster
 from compress.errors import CompressError
 from compress.fine_tune import FineTuneStep, FineTuning
 from compress.journal import Run
@@ -20,6 +20,7 @@ from compress.pruning import importance
 from compress.pruning.weights import weights_of
 from compress.recipe import State, apply
 from compress.sharing import kmeans
+from compress.sharing.plan import group_count
 from compress.sparsify import Prune, prune
 from compress.task import Sample, Task
 from tests.compress.networks import NO_TARGET, Small, classes_task, seeded, task_of
@@ -128,7 +129,7 @@ def test_groups_of_output_channels() -> None:
 
 
 def test_group_sizes_divide_the_channels() -> None:
-    assert [_groups(channels, 32) for channels in (320, 1000, 24, 8, 997, 1)] == [
+    assert [group_count(channels, 32) for channels in (320, 1000, 24, 8, 997, 1)] == [
         10,
         25,
         1,
@@ -137,7 +138,7 @@ def test_group_sizes_divide_the_channels() -> None:
         1,
     ]
     for channels in range(1, 200):
-        assert channels % _groups(channels, 7) == 0
+        assert channels % group_count(channels, 7) == 0
 
 
 def test_values_beyond_float16_stay_float32() -> None:
@@ -220,7 +221,9 @@ def test_mean_bits_meets_its_budget_and_favours_what_matters() -> None:
         ({"bits": 2, "mean_bits": 4}, "exactly one"),
         ({"bits": 0}, "greater than or equal to 1"),
         ({"bits": 9}, "less than or equal to 8"),
-        ({"mean_bits": 4}, "importance: fisher"),
+        ({"mean_bits": 4}, "importance: outputs or fisher"),
+        ({"bits": 4, "importance": "outputs"}, "which mean_bits asks"),
+        ({"bits": 4, "damping": 1.0}, "no meaning without compensate"),
         ({"bits": 2, "overrides": {"*": {}}}, "exactly one of bits and clusters"),
     ],
 )

@@ -120,3 +120,17 @@ def test_a_table_that_is_not_full_loses_no_weight() -> None:
     after = cluster(State(task, copy.deepcopy(model), None), config).float_model()
     for before, weight in zip(weights_of(model), weights_of(after), strict=True):
         torch.testing.assert_close(weight.value, before.value, rtol=0, atol=2e-3)
+
+
+def test_much_damping_leaves_the_nearest_values() -> None:
+    """Inputs of few photographs say little of others: damping takes their word for less."""
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(1, 3, 12, generator=generator)
+    inputs = torch.randn(12, 6, generator=generator)
+    table = torch.linspace(-2, 2, 8)
+    tables = table.expand(1, 3, 8)
+    alive = torch.ones_like(weight).bool()
+    moments = (inputs @ inputs.T).double()[None]
+    nearest = (weight[..., None] - table).abs().argmin(-1)
+    assert torch.equal(assign(weight, moments, tables, alive, 1e9), nearest)
+    assert not torch.equal(assign(weight, moments, tables, alive), nearest)
