@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from adbutils import AdbConnection, BaseClient
+from adbutils import AdbClient, AdbConnection
 from adbutils.errors import AdbError, AdbTimeout
 
 from deploy.android_text import printable
@@ -74,7 +74,7 @@ class _Connection(AdbConnection):  # type: ignore[misc]
         return connection
 
 
-class _Client(BaseClient):  # type: ignore[misc]
+class _Client(AdbClient):  # type: ignore[misc]
     def make_connection(self, timeout: float | None = None) -> AdbConnection:
         connection = _Connection(self.host, self.port)
         connection.conn.settimeout(timeout or SERVER_TIMEOUT_S)
