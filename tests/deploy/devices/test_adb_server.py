@@ -169,9 +169,7 @@ def test_a_device_that_the_server_has_not_or_cannot_use(
             adb.connect(stranger.serial, profile, transport="adb-server")
         assert no.value.state == "unauthorised"
         (row,) = [
-            one
-            for one in discovery.ask_all(discovery.sightings())
-            if one.serial == stranger.serial
+            one for one in discovery.ask_all(discovery.sightings()) if one.serial == stranger.serial
         ]
         assert (row.state, row.transport) == ("unauthorised", "adb-server")
         assert "Accept the key on the phone's screen" in row.hint
@@ -202,7 +200,7 @@ def test_no_server_runs_and_none_is_started(
 @pytest.mark.parametrize("port", ["0", "65536", "x", "-1", "5037; id", "٣"])
 def test_a_port_that_is_none(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", port)
-    with pytest.raises(DeviceError, match="ANDROID_ADB_SERVER_PORT is .* and no port"):
+    with pytest.raises(DeviceError, match=r"ANDROID_ADB_SERVER_PORT is .* and no port"):
         adb_presence.address()
 
 

@@ -1,7 +1,8 @@
 """USB: a stand-in for the module ``usb1`` whose bulk transfers lead to our own ADB daemon.
 
-It keeps what differs from a stream: a transfer is read with a buffer that must hold it, a header and
-its body are transfers of their own, and errors are usb1's classes. No real USB device was ever used.
+It keeps what differs from a stream: a transfer is read with a buffer that must hold it, a header
+and its body are transfers of their own, and errors are usb1's classes. No real USB device was ever
+used.
 """
 
 from __future__ import annotations
@@ -168,9 +169,7 @@ def stand_in(devices: Sequence[Phone]) -> types.ModuleType:
 
     for error in (USBError, *USBError.__subclasses__()):
         setattr(module, error.__name__, error)
-    module.__dict__.update(
-        USBContext=USBContext, CLASS_VENDOR_SPEC=0xFF, ENDPOINT_DIR_MASK=0x80
-    )
+    module.__dict__.update(USBContext=USBContext, CLASS_VENDOR_SPEC=0xFF, ENDPOINT_DIR_MASK=0x80)
     return module
 
 

@@ -50,9 +50,9 @@ def other(cache: Path) -> Iterator[subprocess.Popen[str]]:
 def test_who_holds_it_is_said_and_a_killed_holder_holds_nothing(
     other: subprocess.Popen[str], cache: Path
 ) -> None:
-    with pytest.raises(NotReady, match=rf"^192\.168\.0\.7:5: in use by process {other.pid} ") as no:
-        with locks.held("phone", serial="192.168.0.7:5"):
-            raise AssertionError
+    says = rf"^192\.168\.0\.7:5: in use by process {other.pid} "
+    with pytest.raises(NotReady, match=says) as no, locks.held("phone", serial="192.168.0.7:5"):
+        raise AssertionError
     assert no.value.state == "busy"
     assert "'--an option'" in str(no.value)
     found = locks.holder("phone")
