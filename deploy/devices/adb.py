@@ -86,10 +86,22 @@ def link(
     )
 
 
+def server_devices() -> dict[str, str] | None:
+    """Serial to state, in adb's words, of the ADB server's devices; None where no server runs.
+
+    Raises ``DeviceError`` where what listens there is no ADB server.
+    """
+    if not adb_presence.listens():
+        return None
+    from deploy.devices import adb_server
+
+    return adb_server.listed()
+
+
 def _chosen(serial: str) -> Transport:
     is_address = _ADDRESS.fullmatch(serial) is not None
     try:
-        state = (adb_presence.server_devices() or {}).get(serial)
+        state = (server_devices() or {}).get(serial)
     except DeviceError:
         # Something else on the server's port is no reason not to reach a phone without it.
         state = None
@@ -145,6 +157,8 @@ def connect(
                 where=serial,
                 hint="Choose an emulator's profile, or 'auto'.",
             )
+        if doubt := profiles.doubts(device.profile, properties):
+            progress(f"{serial}: {doubt}")
         device.identity = identity(device, properties, emulated=bool(emulated))
     except BaseException:
         device.close()

@@ -32,15 +32,3 @@ def listens() -> bool:
             return True
     except OSError:
         return False
-
-
-def server_devices() -> dict[str, str] | None:
-    """Serial to state, in adb's words, of the server's devices; None where no server runs.
-
-    Raises ``DeviceError`` where what listens there is no ADB server.
-    """
-    if not listens():
-        return None
-    from deploy.devices import adb_server
-
-    return adb_server.listed()

@@ -70,7 +70,7 @@ class Found(Model):
 
 
 def _on_server() -> list[Sighting]:
-    devices = adb_presence.server_devices()
+    devices = adb.server_devices()
     if devices is None:
         return []
     from deploy.devices import adb_server

@@ -85,7 +85,7 @@ def test_a_server_that_knows_the_serial_is_chosen_unless_another_way_is_forced(
     device: adb.AdbDevice, daemon: NativeAdbd, tmp_path: Path
 ) -> None:
     assert device.transport == "adb-server"
-    assert adb_presence.server_devices() == {daemon.serial: "device"}
+    assert adb.server_devices() == {daemon.serial: "device"}
     forced = adb.connect(
         daemon.serial, daemon.profile(tmp_path), transport="tcp", keys=[daemon.key]
     )
@@ -190,7 +190,7 @@ def test_no_server_runs_and_none_is_started(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("ADBUTILS_ADB_PATH", str(fake))
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
-    assert adb_presence.server_devices() is None
+    assert adb.server_devices() is None
     assert adb_server.listed() is None, "also where it ends between the probe and the request"
     with pytest.raises(NotReady, match="no ADB server runs"):
         adb.connect("ABC", transport="adb-server")
