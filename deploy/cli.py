@@ -130,9 +130,9 @@ def devices(
 ) -> None:
     """List phones and emulators with their state and what to do, and the known profiles."""
     with session("devices") as ui:
-        from deploy import commands
+        from deploy import device_list
 
-        commands.devices(serial or [], ui, as_json=json)
+        device_list.show(serial or [], ui, as_json=json)
 
 
 @app.command()

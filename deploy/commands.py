@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from deploy import config, connect, paths, pipeline, stored, workspace
+from deploy import config, connect, pipeline, stored, workspace
 from deploy.config import CostConfig, DeviceConfig, PipelineConfig
 from deploy.console import Session
-from deploy.devices import adb, discovery, profiles
-from deploy.devices.discovery import Found
+from deploy.devices import adb, profiles
 from deploy.emulator import machine
 from deploy.errors import ConfigError
 from deploy.files import write_text
@@ -225,46 +223,6 @@ def schema(of: str) -> str:
     if of not in kinds:
         raise ConfigError(f"no schema of '{of}'", hint=f"Choose one of: {', '.join(kinds)}.")
     return kinds[of]()
-
-
-_TITLES = ("Serial", "Transport", "State", "Profile", "Tier", "Model", "ABI", "SoC", "OS build")
-
-
-def devices(serials: Sequence[str], ui: Session, *, as_json: bool) -> None:
-    """Every device that can be seen, what to do about it, then the profiles that are known."""
-    troubles: list[str] = []
-    seen = discovery.sightings(serials, sources=connect.sources(), troubles=troubles)
-    found = discovery.ask_all(seen)
-    if as_json:
-        known = [one.model_dump(mode="json") for one in profiles.all_profiles()]
-        rows = [one.model_dump(mode="json") for one in found]
-        answer = {"devices": rows, "profiles": known, "troubles": troubles}
-        ui.say(json.dumps(answer, indent=2))
-        return
-    for trouble in troubles:
-        ui.progress(f"could not look at {trouble}")
-    if found:
-        columns = [(title, False) for title in _TITLES] + [("Battery", True), ("What to do", False)]
-        ui.table("Devices", columns, [_device_row(one) for one in found])
-    else:
-        ui.progress("no device is there; start an emulated one with: pocketship phone start")
-    table = [
-        [known.name, known.transport, known.tier.value, known.abi, known.tested_on or "never run"]
-        for known in profiles.all_profiles()
-        if known.name != profiles.AUTO
-    ]
-    columns = [(name, False) for name in ("Profile", "Transport", "Tier", "ABI", "Tested on")]
-    ui.table(f"Profiles in {paths.profiles_dir()}", columns, table)
-
-
-def _device_row(one: Found) -> list[str]:
-    words = [one.serial, one.transport, one.state]
-    words += [
-        value or "-" for value in (one.profile, one.tier, one.model, one.abi, one.soc, one.os_build)
-    ]
-    battery = [f"{one.battery_percent:.0f} %"] if one.battery_percent is not None else []
-    battery += [f"{one.battery_c:.1f} °C"] if one.battery_c is not None else []
-    return [*words, ", ".join(battery) or "-", one.hint]
 
 
 def phone_start(profile: str, keys: Sequence[Path], port: int | None, ui: Session) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from deploy import nearby
 from deploy.config import DeviceConfig
 from deploy.devices import adb, discovery, locks, profiles
 from deploy.devices.base import Device
@@ -87,7 +88,7 @@ def resolved(wanted: DeviceConfig, progress: Progress) -> DeviceConfig:
 def _only_phone(transport: adb.Transport | None) -> str:
     seen = [
         one
-        for one in discovery.sightings(sources=sources())
+        for one in discovery.sightings(sources=nearby.sources())
         if one.transport in ((transport,) if transport else adb.TRANSPORTS)
     ]
     ready = [one.serial for one in seen if one.state == "device"]
@@ -98,15 +99,6 @@ def _only_phone(transport: adb.Transport | None) -> str:
         f"'auto' without a serial needs exactly one phone; there are: {there}",
         hint="Name one with 'serial:', or plug one in; see: pocketship devices.",
     )
-
-
-def _emulated_phones() -> list[discovery.Sighting]:
-    return [discovery.Sighting(phone.serial, "tcp") for phone in machine.running()]
-
-
-def sources() -> dict[str, discovery.Source]:
-    """All places to look for devices; ``deploy.devices`` may not know of our emulated phones."""
-    return {**discovery.SOURCES, "emulated phones": _emulated_phones}
 
 
 def _host(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> Iterator[Device]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import commands, connect, harness
+from deploy import commands, connect, harness, nearby
 from deploy.config import DeviceConfig
 from deploy.devices import adb_presence, adb_usb, locks, profiles
 from deploy.devices.adb_link import NotReady
@@ -122,7 +122,7 @@ def test_auto_without_a_serial_is_the_only_phone(
     phone: NativeAdbd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = [connect.discovery.Sighting(phone.serial, "tcp")]
-    monkeypatch.setattr(connect, "_emulated_phones", lambda: seen)
+    monkeypatch.setattr(nearby, "_emulated_phones", lambda: seen)
     auto = DeviceConfig(profile="auto")
     assert connect.resolved(auto, silent) == wanted(phone)
     seen.append(connect.discovery.Sighting("1.2.3.4:5", "tcp"))
