@@ -27,6 +27,13 @@ PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", 
 RunArgument = Annotated[
     Path, typer.Argument(help="A run folder, as reports/NAME/latest.", show_default=False)
 ]
+TransportOption = Annotated[
+    str | None, typer.Option("--transport", help="Reach phones by tcp, usb or adb-server only.")
+]
+WaitOption = Annotated[
+    float | None,
+    typer.Option("--wait", min=0, help="Seconds to wait for a device that is in use."),
+]
 
 
 def _version(asked: bool) -> None:
@@ -53,24 +60,30 @@ def run(
     reports: Annotated[
         Path | None, typer.Option(help="Folder for reports, in place of the file's.")
     ] = None,
+    transport: TransportOption = None,
+    wait: WaitOption = None,
 ) -> None:
     """Compress, export, verify, measure and report, in one go."""
     with session("run") as ui:
         from deploy import commands
 
-        ui.exit_code = commands.run(pipeline, ui, resume=resume, reports=reports)
+        how = commands.reach(transport, wait)
+        ui.exit_code = commands.run(pipeline, ui, resume=resume, reports=reports, how=how)
 
 
 @app.command()
 def compress(
     pipeline: PipelineFile,
     reports: Annotated[Path | None, typer.Option(help="Folder for reports.")] = None,
+    transport: TransportOption = None,
+    wait: WaitOption = None,
 ) -> None:
     """Apply the recipe only; prints the new run folder last."""
     with session("compress") as ui:
         from deploy import commands
 
-        ui.say(str(commands.compress(pipeline, ui, reports=reports)))
+        how = commands.reach(transport, wait)
+        ui.say(str(commands.compress(pipeline, ui, reports=reports, how=how)))
 
 
 def _stage(name: str, folder: Path) -> None:
@@ -93,9 +106,13 @@ def verify(folder: RunArgument) -> None:
 
 
 @app.command()
-def bench(folder: RunArgument) -> None:
+def bench(folder: RunArgument, transport: TransportOption = None, wait: WaitOption = None) -> None:
     """Measure the artifacts of a run folder again, on every device of its pipeline."""
-    _stage("bench", folder)
+    with session("bench") as ui:
+        from deploy import commands
+
+        how = commands.reach(transport, wait)
+        ui.exit_code = commands.stage("bench", folder, ui, how)
 
 
 @app.command()
@@ -105,12 +122,17 @@ def report(folder: RunArgument) -> None:
 
 
 @app.command()
-def devices() -> None:
-    """List the emulated phones that run and the known device profiles."""
+def devices(
+    serial: Annotated[
+        list[str] | None, typer.Option(help="HOST:PORT of a phone to ask too; repeatable.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List phones and emulators with their state and what to do, and the known profiles."""
     with session("devices") as ui:
-        from deploy import commands
+        from deploy import device_list
 
-        commands.devices(ui)
+        device_list.show(serial or [], ui, as_json=json)
 
 
 @app.command()

@@ -6,13 +6,14 @@ import contextlib
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-from deploy import config, connect, paths, pipeline, stored, workspace
-from deploy.config import DeviceConfig, PipelineConfig
+from deploy import config, connect, pipeline, stored, workspace
+from deploy.config import CostConfig, DeviceConfig, PipelineConfig
 from deploy.console import Session
-from deploy.devices import profiles
+from deploy.devices import adb, profiles
 from deploy.emulator import machine
 from deploy.errors import ConfigError
 from deploy.files import write_text
@@ -21,41 +22,112 @@ from deploy.report import words
 from deploy.types import Progress, Report
 from deploy.workspace import RunFolder
 
+Wanted = TypeVar("Wanted", DeviceConfig, CostConfig)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How this command reaches devices, in place of what the pipeline says; None: as it says."""
+
+    transport: str | None = None
+    wait_s: float | None = None
+
+    def of(self, loaded: PipelineConfig) -> PipelineConfig:
+        """``loaded`` with every device reached that way. Never kept in a run folder."""
+        devices = tuple(self._of(wanted) for wanted in loaded.devices)
+        recipe = loaded.recipe
+        if recipe is not None and recipe.cost is not None:
+            recipe = recipe.model_copy(update={"cost": self._of(recipe.cost)})
+        return loaded.model_copy(update={"devices": devices, "recipe": recipe})
+
+    def within(self, folder: RunFolder) -> RunFolder:
+        """``folder`` with its devices reached that way; its files stay as they are."""
+        asked = folder.asked.model_copy(update={"config": self.of(folder.config)})
+        return replace(folder, asked=asked)
+
+    def _of(self, wanted: Wanted) -> Wanted:
+        changes: dict[str, object] = {}
+        if self.wait_s is not None:
+            changes["wait_s"] = self.wait_s
+        name = wanted.device if isinstance(wanted, CostConfig) else wanted.profile
+        # A device without a serial is not reached over ADB, or only once it was started.
+        if self.transport is not None and (wanted.serial is not None or name == profiles.AUTO):
+            changes["transport"] = self.transport
+        return wanted.model_copy(update=changes)
+
+
+AS_SAID = Reach()
+"""As the pipeline says."""
+
+
+def reach(transport: str | None, wait_s: float | None) -> Reach:
+    """The options ``--transport`` and ``--wait``; ``ConfigError`` where one is wrong."""
+    if transport is not None and transport not in adb.TRANSPORTS:
+        choices = ", ".join(adb.TRANSPORTS)
+        raise ConfigError(f"no transport '{transport}'", hint=f"Choose one of: {choices}.")
+    return Reach(transport, wait_s)
+
 
 def _load(path: Path, reports: Path | None) -> PipelineConfig:
     loaded = config.load(path)
     if reports is not None:
         loaded = loaded.model_copy(update={"reports": reports})
     # A misspelt device must not show itself after minutes of compression.
-    names: set[str] = set()
     for wanted in loaded.devices:
-        name = connect.check(wanted).name
-        if name in names:
-            raise ConfigError(f"devices: the profile '{name}' appears twice", where=str(path))
-        names.add(name)
+        connect.check(wanted)
+    _refuse_twins(loaded, path)
     if loaded.recipe and (cost := loaded.recipe.cost):
-        connect.check(DeviceConfig(profile=cost.device, serial=cost.serial))
+        connect.check(cost.wanted)
     return loaded
 
 
-def run(path: Path, ui: Session, *, resume: bool, reports: Path | None) -> int:
+def _refuse_twins(loaded: PipelineConfig, path: Path) -> None:
+    names: set[str] = set()
+    for wanted in loaded.devices:
+        name = profiles.load(wanted.profile).name
+        if name in names and name != profiles.AUTO:
+            raise ConfigError(f"devices: the profile '{name}' appears twice", where=str(path))
+        names.add(name)
+
+
+def _resolve(loaded: PipelineConfig, path: Path, how: Reach, ui: Session) -> PipelineConfig:
+    """``loaded`` with the profile and serial of every phone that was named ``auto``."""
+    reached = how.of(loaded)
+    devices = []
+    for wanted, over in zip(loaded.devices, reached.devices, strict=True):
+        found = connect.resolved(over, ui.progress)
+        devices.append(wanted.model_copy(update={"profile": found.profile, "serial": found.serial}))
+    recipe = loaded.recipe
+    if recipe and recipe.cost and reached.recipe and reached.recipe.cost:
+        found = connect.resolved(reached.recipe.cost.wanted, ui.progress)
+        cost = recipe.cost.model_copy(update={"device": found.profile, "serial": found.serial})
+        recipe = recipe.model_copy(update={"cost": cost})
+    resolved = loaded.model_copy(update={"devices": tuple(devices), "recipe": recipe})
+    _refuse_twins(resolved, path)
+    return resolved
+
+
+def run(
+    path: Path, ui: Session, *, resume: bool, reports: Path | None, how: Reach = AS_SAID
+) -> int:
     """All stages of a pipeline file; returns the exit code that the gate chose."""
-    loaded = _load(path, reports)
+    loaded = _resolve(_load(path, reports), path, how, ui)
     folder = workspace.newest_like(loaded) if resume else None
     if resume:
         ui.progress(f"going on with {folder.root}" if folder else "no earlier run: a new one")
     if folder is None:
         folder = workspace.create(loaded, path)
     with _at_work(folder, ui, _resume(path, reports)):
-        report = pipeline.run(folder, ui.progress)
+        report = pipeline.run(how.within(folder), ui.progress)
     return show(report, folder, ui)
 
 
-def compress(path: Path, ui: Session, *, reports: Path | None) -> Path:
+def compress(path: Path, ui: Session, *, reports: Path | None, how: Reach = AS_SAID) -> Path:
     """The first stage in a new run folder, which is returned."""
-    folder = workspace.create(_load(path, reports), path)
+    loaded = _resolve(_load(path, reports), path, how, ui)
+    folder = workspace.create(loaded, path)
     with _at_work(folder, ui, _resume(path, reports)):
-        pipeline.run_compress(folder, ui.progress)
+        pipeline.run_compress(how.within(folder), ui.progress)
     return folder.root
 
 
@@ -92,7 +164,7 @@ _STAGES = {
 }
 
 
-def stage(name: str, root: Path, ui: Session) -> int:
+def stage(name: str, root: Path, ui: Session, how: Reach = AS_SAID) -> int:
     """One stage again on a run folder, and the report; ``report`` alone repeats nothing else.
 
     What the stage left there is removed first. What later stages left stays as long as it was found
@@ -104,7 +176,7 @@ def stage(name: str, root: Path, ui: Session) -> int:
             chosen.ready(folder)
             if (output := folder.root / chosen.output).exists():
                 shutil.rmtree(output)
-            chosen.run(folder, ui.progress)
+            chosen.run(how.within(folder), ui.progress)
         report = pipeline.run_report(folder, ui.progress)
     if name == "export":
         ui.say(f"{len(report.artifacts)} files in {folder.artifacts}")
@@ -151,17 +223,6 @@ def schema(of: str) -> str:
     if of not in kinds:
         raise ConfigError(f"no schema of '{of}'", hint=f"Choose one of: {', '.join(kinds)}.")
     return kinds[of]()
-
-
-def devices(ui: Session) -> None:
-    """Running emulated phones, then the profiles that are known."""
-    phone_list(ui)
-    rows = [
-        [known.name, known.transport, known.tier.value, known.abi, known.tested_on or "never run"]
-        for known in profiles.all_profiles()
-    ]
-    columns = [(name, False) for name in ("Profile", "Transport", "Tier", "ABI", "Tested on")]
-    ui.table(f"Profiles in {paths.profiles_dir()}", columns, rows)
 
 
 def phone_start(profile: str, keys: Sequence[Path], port: int | None, ui: Session) -> str:

@@ -52,21 +52,24 @@ class TaskConfig(Model):
 
 
 class DeviceConfig(Model):
-    """One device: a profile, and for real phones the serial that adb shows (HOST:PORT).
+    """One device: a profile (``auto``: the phone's properties choose it), and a phone's serial.
 
-    An ``optional`` device that cannot be had is left out and the report says so; without it the run
-    is INVALID.
+    ``transport`` forces a way to it, ``wait_s`` is how long to wait for another pocketship that
+    uses it. An ``optional`` device that cannot be had is left out and the report says so; without
+    it the run is INVALID.
     """
 
     profile: str
     serial: str | None = None
+    transport: Literal["tcp", "usb", "adb-server"] | None = None
+    wait_s: float = Field(default=0, ge=0, le=86400)
     optional: bool = False
 
     @property
     def name_or_star(self) -> str:
-        """The profile's name; ``*`` for one that is given by its path: its file knows the name."""
+        """The profile's name; ``*`` for ``auto`` and for a path: the phone, the file knows it."""
         is_path = "/" in self.profile or self.profile.endswith((".yaml", ".yml"))
-        return "*" if is_path else self.profile
+        return "*" if is_path or self.profile == "auto" else self.profile
 
 
 class BenchConfig(Model):
@@ -87,13 +90,25 @@ class Requirements(Model):
 class CostConfig(Model):
     """Where the ledger measures what one inference costs after each step; ``bench.preset`` holds.
 
-    ``device`` and ``serial`` are as in ``devices``, where it need not be named.
+    ``device``, ``serial`` and ``transport`` are as in ``devices``, where it need not be named.
     """
 
     device: str
     serial: str | None = None
+    transport: Literal["tcp", "usb", "adb-server"] | None = None
+    wait_s: float = Field(default=0, ge=0, le=86400)
     format: Literal[Format.EXECUTORCH, Format.ONNX] = Format.EXECUTORCH
     threads: int = Field(default=1, ge=1, le=64)
+
+    @property
+    def wanted(self) -> DeviceConfig:
+        """The device, as in ``devices``."""
+        return DeviceConfig(
+            profile=self.device,
+            serial=self.serial,
+            transport=self.transport,
+            wait_s=self.wait_s,
+        )
 
 
 class RecipeConfig(Model):
@@ -157,7 +172,7 @@ class PipelineConfig(Model):
             yield f"verify.{unknown}: no such variant; there are: {choices}"
         if _repeated([target.format for target in self.targets]):
             yield "targets: a format appears twice"
-        if _repeated([device.profile for device in self.devices]):
+        if _repeated([device.profile for device in self.devices if device.profile != "auto"]):
             yield "devices: a profile appears twice"
         if _repeated(self.bench.threads):
             yield "bench.threads: a number appears twice"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from deploy import nearby
 from deploy.config import DeviceConfig
-from deploy.devices import adb, profiles
+from deploy.devices import adb, discovery, locks, profiles
 from deploy.devices.base import Device
 from deploy.devices.host import HostDevice
 from deploy.emulator import machine
@@ -20,6 +21,10 @@ Connector = Callable[[DeviceConfig, DeviceProfile, Progress], Iterator[Device]]
 def connected(wanted: DeviceConfig, progress: Progress) -> Iterator[Device]:
     """Connect to a device, starting it where it is an emulated one; let go of it at the end.
 
+    A device is locked meanwhile, by its address and by what it calls itself, so that a second
+    pocketship waits (``wait_s``) or fails, also where it takes another transport. This machine
+    (``host``) is not locked: everything else on it disturbs a measurement as much.
+
     Raises ``DeviceError`` where it cannot be had, ``ConfigError`` where it is named wrongly.
     """
     profile = profiles.load(wanted.profile)
@@ -32,22 +37,68 @@ def connected(wanted: DeviceConfig, progress: Progress) -> Iterator[Device]:
 def check(wanted: DeviceConfig) -> DeviceProfile:
     """The device's profile; ``ConfigError`` where it is named wrongly. Connects to nothing."""
     profile = profiles.load(wanted.profile)
+    where = f"device '{profile.name}'"
     if profile.transport == "host" and wanted.serial is not None:
-        raise ConfigError("is this machine and takes no serial", where=f"device '{profile.name}'")
+        raise ConfigError("is this machine and takes no serial", where=where)
+    auto = profile.name == profiles.AUTO
+    if wanted.transport is not None and wanted.serial is None and not auto:
+        raise ConfigError("a transport needs a serial", where=where)
     if wanted.serial is not None:
         try:
-            adb.parse_serial(wanted.serial)
+            adb.check_serial(wanted.serial, wanted.transport)
         except DeviceError as error:
             # Nothing was reached yet: it is the file that is wrong, not the device.
-            where = f"device '{profile.name}'"
             raise ConfigError(f"serial {error.what}", where=where, hint=error.hint) from None
-    if profile.transport == "adb" and wanted.serial is None:
+    if profile.transport == "adb" and wanted.serial is None and not auto:
         raise ConfigError(
             "needs a serial",
-            where=f"device '{profile.name}'",
-            hint="Give 'serial: HOST:PORT', as in: adb tcpip 5555; adb connect HOST:5555.",
+            where=where,
+            hint="Give 'serial:', HOST:PORT or what `pocketship devices` shows.",
         )
     return profile
+
+
+def resolved(wanted: DeviceConfig, progress: Progress) -> DeviceConfig:
+    """``wanted`` with its profile and serial, where it says ``auto``: the phone is asked.
+
+    Without a serial it must be the only phone that is there. An optional device that cannot be had
+    stays as it is. Raises ``DeviceError``.
+    """
+    if wanted.profile != profiles.AUTO:
+        return wanted
+    check(wanted)
+    try:
+        serial = wanted.serial or _only_phone(wanted.transport)
+        with (
+            locks.held(serial, wait_s=wanted.wait_s, progress=progress),
+            contextlib.closing(
+                adb.connect(serial, transport=wanted.transport, progress=progress)
+            ) as device,
+        ):
+            name = device.profile.name
+    except DeviceError as error:
+        if not wanted.optional:
+            raise
+        progress(f"{wanted.serial or 'auto'}: {error}")
+        return wanted
+    progress(f"{serial}: the profile {name} fits")
+    return wanted.model_copy(update={"profile": name, "serial": serial})
+
+
+def _only_phone(transport: adb.Transport | None) -> str:
+    seen = [
+        one
+        for one in discovery.sightings(sources=nearby.sources())
+        if one.transport in ((transport,) if transport else adb.TRANSPORTS)
+    ]
+    ready = [one.serial for one in seen if one.state == "device"]
+    if len(ready) == 1:
+        return ready[0]
+    there = "; ".join(f"{one.serial} ({one.state})" for one in seen) or "none"
+    raise DeviceError(
+        f"'auto' without a serial needs exactly one phone; there are: {there}",
+        hint="Name one with 'serial:', or plug one in; see: pocketship devices.",
+    )
 
 
 def _host(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> Iterator[Device]:
@@ -60,11 +111,29 @@ def _host(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> I
 
 def _adb(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> Iterator[Device]:
     check(wanted)
-    device = adb.connect(str(wanted.serial), profile, progress=progress)
-    try:
+    if profile.name == profiles.AUTO:
+        raise DeviceError(
+            "the phone was not there when its profile was to be chosen",
+            where=wanted.serial or "device 'auto'",
+            hint="Begin a new run, or name the profile.",
+        )
+    serial = str(wanted.serial)
+    with contextlib.ExitStack() as stack:
+
+        def lock(name: str) -> None:
+            waiting = locks.held(name, wait_s=wanted.wait_s, serial=serial, progress=progress)
+            stack.enter_context(waiting)
+
+        # The address first: a phone that is measuring is not even asked who it is.
+        lock(serial)
+        device = stack.enter_context(
+            contextlib.closing(
+                adb.connect(serial, profile, transport=wanted.transport, progress=progress)
+            )
+        )
+        if device.identity != serial:
+            lock(device.identity)
         yield device
-    finally:
-        device.close()
 
 
 def _emulator(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> Iterator[Device]:

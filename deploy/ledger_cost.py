@@ -22,7 +22,7 @@ from compress.task import Task
 from deploy import connect, provenance, stored, workspace
 from deploy.bench.runner import preset
 from deploy.bench.session import Job, run_device
-from deploy.config import CostConfig, DeviceConfig
+from deploy.config import CostConfig
 from deploy.devices import profiles
 from deploy.devices.base import Device
 from deploy.errors import DeviceError, ExportError
@@ -94,7 +94,8 @@ class _Meter:
 
     def _identity(self) -> list[object]:
         """All but the program that a figure depends on."""
-        wanted = [self._config.model_dump(mode="json"), self._profile.model_dump(mode="json")]
+        where = self._config.model_dump(mode="json", exclude={"transport", "wait_s"})
+        wanted = [where, self._profile.model_dump(mode="json")]
         return [*wanted, self._preset, provenance.machine(), provenance.tools()]
 
     def _measure(self, program: ExportedProgram) -> Cost:
@@ -142,8 +143,8 @@ class _Meter:
         if self._lost:
             raise DeviceError(self._lost)  # Not another minute of waiting for each further step.
         if self._device is None:
-            wanted = DeviceConfig(profile=self._config.device, serial=self._config.serial)
-            self._device = self._stack.enter_context(connect.connected(wanted, self._progress))
+            connecting = connect.connected(self._config.wanted, self._progress)
+            self._device = self._stack.enter_context(connecting)
         return self._device
 
     def _cost(self, case: Case, size: int) -> Cost:

@@ -11,8 +11,8 @@ PACKAGES = ("compress", "deploy")
 # Nouns, failures, paths and parsers are used everywhere; arrows to them would hide the others.
 LEAVES = frozenset({"types", "errors", "files", "paths", "android_text"})
 ROOMS = {
-    "commands": frozenset({"cli", "commands", "console", "doctor", "packing"}),
-    "run_folder": frozenset({"config", "connect", "provenance", "stored", "workspace"}),
+    "commands": frozenset({"cli", "commands", "console", "device_list", "doctor", "packing"}),
+    "run_folder": frozenset({"config", "connect", "nearby", "provenance", "stored", "workspace"}),
 }
 
 Edges = dict[str, set[str]]

@@ -13,6 +13,7 @@ from deploy.android_text import (
     parse_meminfo,
     printable,
 )
+from deploy.devices import profiles
 from deploy.devices.base import ShellResult
 from deploy.types import DeviceInfo, DeviceProfile
 
@@ -82,6 +83,8 @@ def read_info(device: Askable) -> DeviceInfo:
         unknown[field] = no_properties or f"the properties {', '.join(names)} are empty"
         return None
 
+    if doubt := profiles.doubts(device.profile, properties):
+        unknown["profile"] = doubt
     kernel = device.ask(["uname", "-r"])
     if kernel.exit_code != 0 or not kernel.stdout.strip():
         unknown["kernel"] = f"uname -r gave exit code {kernel.exit_code}"

@@ -8,25 +8,22 @@ number of bytes, because the lengths inside the packets come from the device.
 
 from __future__ import annotations
 
-import math
 import socket
-import time
 from typing import Protocol
 
 from adb_shell.transport.base_transport import BaseTransport
 
-_RECEIVE_BYTES = 1 << 20
+from deploy.devices.adb_link import Allowance
+from deploy.devices.adb_link import TooMuchData as TooMuchData
 
-
-class TooMuchData(Exception):
-    """The device sent more than the call allows."""
+RECEIVE_BYTES = 1 << 20
 
 
 class LimitedTransport(Protocol):
-    """What :class:`deploy.devices.adb.AdbDevice` needs of a transport beyond adb-shell's own."""
+    """What :class:`deploy.devices.adb_direct.DirectLink` needs beyond adb-shell's own calls."""
 
-    def allow(self, *, seconds: float, read_bytes: int) -> None:
-        """Give the next call ``seconds`` of wall time and ``read_bytes`` of answers."""
+    def allow(self, allowance: Allowance) -> None:
+        """Hold the calls that follow to ``allowance``."""
 
     def alive(self) -> bool:
         """False when the other side is known to have closed the connection."""
@@ -41,13 +38,11 @@ class TcpTransport(BaseTransport):  # type: ignore[misc]
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
         self._socket: socket.socket | None = None
-        self._deadline = math.inf
-        self._readable = 0
+        self._allowance: Allowance | None = None
 
-    def allow(self, *, seconds: float, read_bytes: int) -> None:
-        """Give the next call ``seconds`` of wall time and ``read_bytes`` of answers."""
-        self._deadline = time.monotonic() + seconds
-        self._readable = read_bytes
+    def allow(self, allowance: Allowance) -> None:
+        """Hold the calls that follow to ``allowance``."""
+        self._allowance = allowance
 
     def alive(self) -> bool:
         """False when there is no connection or the other side has closed it."""
@@ -77,12 +72,11 @@ class TcpTransport(BaseTransport):  # type: ignore[misc]
         """At least one byte; ``ConnectionError`` at the end of the stream."""
         connection = self._connected()
         connection.settimeout(self._left())
-        data = connection.recv(min(numbytes, _RECEIVE_BYTES))
+        data = connection.recv(min(numbytes, RECEIVE_BYTES))
         if not data:
             raise ConnectionResetError("the device closed the connection")
-        self._readable -= len(data)
-        if self._readable < 0:
-            raise TooMuchData
+        if self._allowance is not None:
+            self._allowance.take(len(data))
         return data
 
     def bulk_write(self, data: bytes, transport_timeout_s: float | None) -> int:
@@ -98,9 +92,4 @@ class TcpTransport(BaseTransport):  # type: ignore[misc]
         return self._socket
 
     def _left(self) -> float | None:
-        if math.isinf(self._deadline):
-            return None
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
+        return None if self._allowance is None else self._allowance.left()

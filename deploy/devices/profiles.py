@@ -7,17 +7,30 @@ file and the key and never a surprise in the middle of a run.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
 
+from deploy.android_text import printable
 from deploy.errors import ConfigError, first_line
 from deploy.paths import profiles_dir
-from deploy.types import DeviceProfile
+from deploy.types import DeviceProfile, Tier
 
 MAX_PROFILE_BYTES = 1 << 20
+
+AUTO = "auto"
+"""The profile's name in a pipeline for: the one that the phone's properties choose."""
+
+_ABI = "ro.product.cpu.abi"
+_EMULATED = {
+    # Android's own emulator (old and new kernel parameters), Cuttlefish, Genymotion, ours.
+    "ro.kernel.qemu": "1",
+    "ro.boot.qemu": "1",
+    "ro.hardware": "ranchu|goldfish|cutf|cutf_cvd|vbox86|qemu-virt",
+    "ro.boot.pocketship.icount": "[01]",
+}
 
 
 def load(name_or_path: str | Path) -> DeviceProfile:
@@ -49,10 +62,16 @@ def match(
 ) -> DeviceProfile | None:
     """The profile whose rules all fit ``properties``; the one with the most rules wins.
 
-    A profile without rules never matches. Two that fit equally well are a ``ConfigError``: which of
-    the two it is must not depend on the order of files.
+    A profile without rules never matches, a phone's never matches an emulator, and an emulator's
+    never a phone. Two that fit equally well are a ``ConfigError``: which of the two it is must not
+    depend on the order of files.
     """
-    fitting = [p for p in profiles or all_profiles() if p.match and _fits(p, properties)]
+    emulated = emulated_by(properties) is not None
+    fitting = [
+        p
+        for p in profiles or all_profiles()
+        if p.match and (p.tier is Tier.EMULATOR) == emulated and not any(_broken(p, properties))
+    ]
     if not fitting:
         return None
     most = max(len(p.match) for p in fitting)
@@ -67,11 +86,37 @@ def match(
     return best[0]
 
 
-def _fits(profile: DeviceProfile, properties: Mapping[str, str]) -> bool:
-    return all(
-        re.fullmatch(pattern, properties.get(key, "")) is not None
-        for key, pattern in profile.match.items()
-    )
+def emulated_by(properties: Mapping[str, str]) -> str | None:
+    """The property that gives an emulator away, as ``name=value``; None on a real phone."""
+    for name, pattern in _EMULATED.items():
+        if re.fullmatch(pattern, properties.get(name, "")):
+            return f"{name}={properties[name]}"
+    return None
+
+
+def doubts(profile: DeviceProfile, properties: Mapping[str, str]) -> str:
+    """Why the profile may say little or wrong things of this device; empty where it fits.
+
+    A device that says nothing, and a profile without rules, give no reason to doubt.
+    """
+    if not properties or not profile.match:
+        return ""
+    broken = ", ".join(_broken(profile, properties))
+    if broken:
+        return f"the profile {profile.name} was named, but this device has {broken}"
+    if profile.tier is Tier.DEVICE and set(profile.match) == {_ABI}:
+        return (
+            f"no profile knows this phone: {profile.name} declares nothing of its cores, energy "
+            "and limits"
+        )
+    return ""
+
+
+def _broken(profile: DeviceProfile, properties: Mapping[str, str]) -> Iterator[str]:
+    for key, pattern in profile.match.items():
+        value = properties.get(key, "")
+        if re.fullmatch(pattern, value) is None:
+            yield f"{key} {printable(value, 60)!r}"
 
 
 def _names() -> list[str]:
@@ -128,10 +173,10 @@ def _describe(error: ValidationError) -> str:
 
 def _check(profile: DeviceProfile, path: Path) -> None:
     where = str(path)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", profile.name):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", profile.name):
         # The name becomes part of case ids and file names.
         raise ConfigError(
-            f"name: {profile.name!r} is not lower-case letters, digits and hyphens",
+            f"name: {profile.name!r} is not lower-case letters, digits, hyphens and underscores",
             where=where,
             hint="Use a name like pixel-8.",
         )

@@ -210,6 +210,8 @@ def _facts(run: DeviceRun) -> Table:
             "counts instructions (QEMU -icount)" if info.clock == "icount" else "CLOCK_MONOTONIC"
         )
         rows += [(Cell("Clock"), Cell(clock)), (Cell("Serial"), Cell(plain(info.serial)))]
+        if doubt := info.unknown.get("profile"):
+            rows.append((Cell("Profile"), missing("unknown", doubt)))
     energy = profile.energy
     rows.append(
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ cat <<'END'
 [ro.product.manufacturer]: [pocketship]
 [ro.product.model]: [native adbd]
 [ro.build.fingerprint]: [pocketship/native/test:1]
-[ro.serialno]: [SECRET123]
+[ro.serialno]: [SECRET@NUMBER@]
 END
 """
 
@@ -42,7 +43,8 @@ class NativeAdbd:
         self.commands = self.folder / "commands"
         self.commands.mkdir()
         getprop = self.commands / "getprop"
-        getprop.write_text(GETPROP)
+        # One of its own, as every phone has: locks go by it.
+        getprop.write_text(GETPROP.replace("@NUMBER@", secrets.token_hex(6)))
         getprop.chmod(0o755)
         self.port = self.start()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from adb_shell.auth.keygen import keygen
 
-from deploy.devices import adb
+from deploy.devices import adb, adb_direct
 from deploy.errors import DeviceError
 from tests.deploy.native_adbd import NativeAdbd
 
@@ -279,14 +279,14 @@ def test_what_is_no_adb_daemon_is_said_at_once(
     started = time.monotonic()
     with answering(answer) as serial, pytest.raises(DeviceError, match=says) as caught:
         adb.connect(serial, adbd.profile(tmp_path), keys=[adbd.key])
-    assert time.monotonic() - started < adb.CONNECT_TIMEOUT_S
+    assert time.monotonic() - started < adb_direct.CONNECT_TIMEOUT_S
     assert "\n" not in str(caught.value)
 
 
 def test_silence_ends_with_the_timeout(
     adbd: NativeAdbd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adb, "CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(adb_direct, "CONNECT_TIMEOUT_S", 0.3)
     with (
         answering(lambda c: threading.Event().wait(2)) as serial,
         pytest.raises(DeviceError, match=r"no answer within 0\.3 s"),

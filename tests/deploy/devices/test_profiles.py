@@ -60,7 +60,12 @@ def test_no_two_profiles_fit_the_same_phone_equally_well() -> None:
     """Each profile's own example must be its own, whatever profiles are added later."""
     for properties in PHONES.values():
         assert profiles.match({"ro.product.cpu.abi": "arm64-v8a", **properties}) is not None
-    rules = [tuple(sorted(p.match.items())) for p in profiles.all_profiles() if p.match]
+    # An emulator's profile and a phone's are never asked about the same device.
+    rules = [
+        (p.tier is Tier.EMULATOR, *sorted(p.match.items()))
+        for p in profiles.all_profiles()
+        if p.match
+    ]
     assert len(rules) == len(set(rules))
 
 
@@ -137,3 +142,70 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00name")
     with pytest.raises(ConfigError, match=r"cannot be read|not a YAML"):
         profiles.load(path)
+
+
+EMULATORS = [
+    {"ro.hardware": "ranchu"},
+    {"ro.hardware": "goldfish"},
+    {"ro.kernel.qemu": "1"},
+    {"ro.boot.qemu": "1"},
+    {"ro.hardware": "cutf_cvd"},
+    {"ro.hardware": "vbox86"},
+    {"ro.hardware": "qemu-virt"},
+]
+
+
+@pytest.mark.parametrize("emulator", EMULATORS, ids=str)
+@pytest.mark.parametrize("abi", ["arm64-v8a", "x86_64"])
+@pytest.mark.parametrize("phone", PHONES)
+def test_an_emulator_is_no_phone_whatever_it_calls_itself(
+    emulator: dict[str, str], abi: str, phone: str
+) -> None:
+    found = profiles.match({"ro.product.cpu.abi": abi, **PHONES[phone], **emulator})
+    assert found is not None
+    assert (found.tier, found.abi) == (Tier.EMULATOR, abi)
+    assert found.name == ("avd-arm64" if abi == "arm64-v8a" else "avd-x86_64")
+    assert found.energy.source == "none"
+    assert found.cores == ()
+
+
+@pytest.mark.parametrize("hardware", ["", "shiba", "qcom", "ranchu2", "mt6789", "s5e3830"])
+def test_a_phone_is_no_emulator(hardware: str) -> None:
+    properties = {
+        "ro.product.cpu.abi": "arm64-v8a",
+        "ro.hardware": hardware,
+        "ro.kernel.qemu": "0",
+        "ro.boot.qemu": "",
+    }
+    found = profiles.match(properties)
+    assert found is not None
+    assert (found.name, found.tier) == ("generic-arm64", Tier.DEVICE)
+    assert "no profile knows this phone" in profiles.doubts(found, properties)
+
+
+def test_our_emulated_phones_keep_their_own_profiles() -> None:
+    for profile in profiles.all_profiles():
+        if profile.emulator is not None:
+            properties = {"ro.product.cpu.abi": profile.abi, **profile.emulator.properties}
+            device = profile.match["ro.product.device"]
+            found = profiles.match({**properties, "ro.product.device": device})
+            assert found == profile
+            assert profiles.doubts(profile, {**properties, "ro.product.device": device}) == ""
+
+
+def test_a_tablet_with_an_intel_processor_works_with_a_generic_profile() -> None:
+    found = profiles.match({"ro.product.cpu.abi": "x86_64", "ro.hardware": "cheets"})
+    assert found is not None
+    assert found.name == "generic-x86_64"
+
+
+def test_doubts_are_about_rules_and_properties_that_are_there() -> None:
+    pixel = profiles.load("pixel-8")
+    there = {"ro.product.cpu.abi": "arm64-v8a", **PHONES["pixel-8"]}
+    assert profiles.doubts(pixel, there) == ""
+    assert profiles.doubts(pixel, {}) == ""
+    assert profiles.doubts(profiles.load("host"), there) == ""
+    doubt = profiles.doubts(pixel, {**there, "ro.product.device": "husky\x1b[31m"})
+    assert doubt == (
+        "the profile pixel-8 was named, but this device has ro.product.device 'husky?[31m'"
+    )

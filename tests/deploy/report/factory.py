@@ -195,7 +195,11 @@ def devices() -> tuple[DeviceRun, ...]:
                 cpu_count=1,
                 memory_total_kib=998_112,
                 clock="icount",
-                unknown={"soc": "ro.soc.model is empty", "big_core_mask": "no cpufreq here"},
+                unknown={
+                    "soc": "ro.soc.model is empty",
+                    "big_core_mask": "no cpufreq here",
+                    "profile": "no profile knows this phone",
+                },
             ),
             bytes_pushed=104_857_600,
             push_mb_s=12.4,
