@@ -193,7 +193,7 @@ class DeviceProfile(Model):
 
     name: str
     description: str
-    transport: Literal["adb", "emulator", "host"]
+    transport: Literal["adb", "emulator", "host", "replay"]
     tier: Tier
     match: dict[str, str] = Field(default_factory=dict)
     abi: str

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deploy.bench.agent import Agent, RunnerBundle
+from deploy.bench.conditions import Conditions
 from deploy.bench.job import Job as Job
 from deploy.bench.job import case_id as case_id
 from deploy.bench.passes.base import CaseRun, Gathered, Pass, PassFailed
@@ -19,6 +21,7 @@ from deploy.types import (
     Case,
     DeviceInfo,
     DeviceRun,
+    DeviceState,
     Format,
     Measurement,
     Progress,
@@ -59,20 +62,28 @@ def run_device(
     try:
         info = device.info()
         agent = Agent(device, bundle, progress)
+        conditions = Conditions(device, info, progress=progress)
         if any(job.artifact.format in BACKENDS for job in jobs):
             progress(f"{device.serial}: preparing {device.profile.name}")
             agent.prepare()
+            conditions.begin()
     except (DeviceError, MeasurementError, OSError) as error:
         reason = f"the device could not be prepared: {error}"
         cases = [session.skip(job, reason) for job in jobs]
         return DeviceRun(profile=device.profile, status=Status.INVALID, reason=reason), cases
     cases = []
     lost = ""
-    for number, job in enumerate(jobs, 1):
-        progress(f"{device.serial}: case {number}/{len(jobs)} {session.id(job)}")
-        cases.append(session.skip(job, lost) if lost else session.run(agent, info, job))
-        if not lost and cases[-1].status is Status.INVALID:
-            lost = _lost(device, agent)
+    try:
+        for number, job in enumerate(jobs, 1):
+            progress(f"{device.serial}: case {number}/{len(jobs)} {session.id(job)}")
+            if lost:
+                cases.append(session.skip(job, lost))
+                continue
+            cases.append(session.run(agent, info, conditions, job))
+            if cases[-1].status is Status.INVALID:
+                lost = _lost(device, agent)
+    finally:
+        conditions.end()
     traffic = agent.traffic
     run = DeviceRun(
         profile=device.profile,
@@ -119,26 +130,37 @@ class _Session:
             return self._end(job, Status.NOT_RUN, _no_backend(job))
         return self._end(job, Status.INVALID, reason)
 
-    def run(self, agent: Agent, info: DeviceInfo, job: Job) -> Case:
+    def run(self, agent: Agent, info: DeviceInfo, conditions: Conditions, job: Job) -> Case:
         """Run one case to its end, whatever that is."""
         if job.artifact.format not in BACKENDS:
             return self._end(job, Status.NOT_RUN, _no_backend(job))
         started = time.monotonic()
         case = CaseRun(self.device, info, job, agent, self.preset, self.progress)
         first, *others = PASSES
+        state: DeviceState | None = None
         try:
+            before = conditions.before()
+            state = before.state
             gathered = [_measure(first, case)]
+            after, spoilt, warnings = conditions.after(before)
+            if spoilt:
+                raise PassFailed(Status.INVALID, spoilt)
         except PassFailed as error:
             wall = time.monotonic() - started
-            return self._end(job, error.status, error.reason, wall=wall)
+            return self._end(job, error.status, error.reason, wall=wall, before=state)
+        except DeviceError as error:
+            wall = time.monotonic() - started
+            return self._end(job, Status.INVALID, str(error), wall=wall, before=state)
+        gathered[0] = dataclasses.replace(gathered[0], warnings=gathered[0].warnings + warnings)
         for other in others:
             try:
                 gathered.append(_measure(other, case))
             except PassFailed as error:
                 self.progress(f"{self.id(job)}: {other.name}: {error.reason}")
                 gathered.append(_owed(other, case, error))
+        wall = time.monotonic() - started
         return self._end(
-            job, Status.OK, "", wall=time.monotonic() - started, gathered=tuple(gathered)
+            job, Status.OK, "", wall=wall, gathered=tuple(gathered), before=state, after=after
         )
 
     def _end(
@@ -149,6 +171,8 @@ class _Session:
         *,
         wall: float = 0.0,
         gathered: tuple[Gathered, ...] = (),
+        before: DeviceState | None = None,
+        after: DeviceState | None = None,
     ) -> Case:
         case = Case(
             id=self.id(job),
@@ -164,6 +188,8 @@ class _Session:
             operators_reason=" ".join(filter(None, (one.operators_reason for one in gathered))),
             warnings=tuple(word for one in gathered for word in one.warnings),
             wall_seconds=wall,
+            before=before,
+            after=after,
         )
         if status is not Status.OK:
             self.progress(f"{self.device.serial}: {case.id} {status.value}: {reason}")
