@@ -7,13 +7,11 @@ count.
 from __future__ import annotations
 
 import secrets
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from deploy.android_text import split_sections
 from deploy.bench.passes.base import PassFailed
 from deploy.bench.settings import FIXED_PERFORMANCE, Settings
+from deploy.bench.waiting import Clock, clock_for
 from deploy.devices.base import Device
 from deploy.devices.questions import state_argv
 from deploy.errors import DeviceError
@@ -23,26 +21,6 @@ from deploy.types import DeviceInfo, DeviceState, Progress, Status, Tier, silent
 WAIT_S = 600.0
 LOOK_EVERY_S = 15.0
 _REPLAYED = "answered from a recording, not by a device"
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Monotonic seconds of this machine, and how to let them pass."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-def clock_for(device: Device) -> Clock:
-    """The real clock; for a recording one on which waiting takes no time."""
-    if device.profile.transport != "replay":
-        return Clock()
-    passed = [0.0]
-
-    def sleep(seconds: float) -> None:
-        passed[0] += seconds
-
-    return Clock(now=lambda: time.monotonic() + passed[0], sleep=sleep)
 
 
 def ask_state(device: Device, clock: Clock | None = None) -> Asked:
@@ -106,7 +84,7 @@ class ThermalGate:
 
 
 class Conditions:
-    """The conditions of all cases on one device: :meth:`begin`, then each case, then :meth:`end`."""
+    """The conditions of all cases on a device: :meth:`begin`, then each case, then :meth:`end`."""
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from deploy.bench.conditions import Conditions
 from deploy.bench.job import Job as Job
 from deploy.bench.job import case_id as case_id
 from deploy.bench.passes.base import CaseRun, Gathered, Pass, PassFailed
+from deploy.bench.passes.energy import Energy
 from deploy.bench.passes.timing import Timing
 from deploy.bench.runner import BACKENDS, Preset
 from deploy.devices.base import Device
@@ -40,7 +41,7 @@ _NO_BACKEND = {
 }
 
 
-PASSES: tuple[Pass, ...] = (Timing(),)
+PASSES: tuple[Pass, ...] = (Timing(), Energy())
 """In their order; the first decides what becomes of the case."""
 
 

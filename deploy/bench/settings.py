@@ -73,7 +73,7 @@ class Settings:
         self.folder = f"{device.profile.work_dir}/changed"
 
     def change(self, name: str, *, former: str, value: str) -> str:
-        """Write ``former`` into the journal, then set ``value``. Says why it did not work, or nothing.
+        """Write ``former`` into the journal, then set ``value``; why that failed, or nothing.
 
         Raises ``KeyError`` for an unknown name, ``ValueError`` for a value that the setting does
         not have, ``DeviceError`` for a lost device. Where the command fails, the setting is what it

@@ -41,6 +41,7 @@ MATCHED_PROPERTIES = (
 
 ICOUNT_PROPERTY = "ro.boot.pocketship.icount"
 
+
 class Askable(Protocol):
     """A device that answers commands which only read."""
 

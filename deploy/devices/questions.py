@@ -53,7 +53,7 @@ SUPPLIES = ("sh", "-c", _SUPPLIES)
 
 
 def state_argv(token: str) -> list[str]:
-    """The command that answers all of :data:`STATE_SECTIONS`, each below a line ``@@TOKEN NAME``."""
+    """The command that answers all :data:`STATE_SECTIONS`, each below a line ``@@TOKEN NAME``."""
     parts = [
         f'echo; echo "@@$1 {name}"; {{ {script}; }} 2>&1' for name, script in STATE_SECTIONS.items()
     ]

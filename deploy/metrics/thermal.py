@@ -96,7 +96,7 @@ def too_warm(state: DeviceState) -> str:
 
 
 def unknowns(state: DeviceState, *, tier: Tier) -> tuple[str, ...]:
-    """Warnings about what the gate could not see; none off a real phone, which has no heat of it."""
+    """Warnings about what the gate could not see; emulated phones and computers have none."""
     if tier is not Tier.DEVICE:
         return ()
     return tuple(
