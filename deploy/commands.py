@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy import config, connect, paths, pipeline, stored, workspace
+from deploy.bench.runner import preset
+from deploy.bench.session import run_device
 from deploy.config import DeviceConfig, PipelineConfig
 from deploy.console import Session
 from deploy.devices import profiles
+from deploy.devices.recording import RecordingDevice
 from deploy.emulator import machine
 from deploy.errors import ConfigError
 from deploy.files import write_text
+from deploy.harness import bundle
 from deploy.report import schema as report_schema
 from deploy.report import words
 from deploy.types import Progress, Report
@@ -162,6 +166,29 @@ def devices(ui: Session) -> None:
     ]
     columns = [(name, False) for name in ("Profile", "Transport", "Tier", "ABI", "Tested on")]
     ui.table(f"Profiles in {paths.profiles_dir()}", columns, rows)
+
+
+def record(
+    profile: str, output: Path, serial: str | None, run_folder: Path | None, ui: Session
+) -> None:
+    """Write a recording of a device; with a run folder its cases too, which stays as it is."""
+    wanted = DeviceConfig(profile=profile, serial=serial)
+    connect.check(wanted)
+    folder = workspace.open_run(run_folder) if run_folder else None
+    with connect.connected(wanted, ui.progress) as device:
+        recording = RecordingDevice(device, output)
+        recording.ask_questions()
+        if folder is not None:
+            jobs = stored.jobs(folder, workspace.artifacts_of(folder))
+            runner = bundle(device.profile.abi, ui.progress)
+            limits = preset(folder.config.bench.preset)
+            _, cases = run_device(recording, jobs, runner, limits, progress=ui.progress)
+            for case in cases:
+                ui.say(f"{case.id}: {case.status.value}{case.reason and ': '}{case.reason}")
+        recording.finish()
+    for line in recording.redacted:
+        ui.say(f"left out: {line}")
+    ui.say(f"{output}: look at it before you give it away; docs/replay.md says how to run it")
 
 
 def phone_start(profile: str, keys: Sequence[Path], port: int | None, ui: Session) -> str:

@@ -61,8 +61,8 @@ def parse_dumpsys_battery(text: str) -> Battery:
     """Read the block ``Current Battery Service state:`` and no other.
 
     A vendor's block (``Current OPLUS Battery Service state:``) can stand before it; a line without
-    indentation (a vendor's, or ``[EventLogBuffer]`` with old values) ends it. Only known keys count,
-    each once: ``charge counter:`` of Samsung is not ``Charge counter:``.
+    indentation (a vendor's, or ``[EventLogBuffer]`` with old values) ends it. Only known keys
+    count, each once: ``charge counter:`` of Samsung is not ``Charge counter:``.
     """
     numbers: dict[str, int] = {}
     sources: dict[str, bool] = {}

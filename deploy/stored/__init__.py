@@ -18,7 +18,7 @@ from deploy.stored.compressed import (
     write_compressed,
 )
 from deploy.stored.exported import described, export_requests, write_manifest
-from deploy.stored.measured import absent, cases, devices, keeper, missing_jobs, write_device
+from deploy.stored.measured import absent, cases, devices, jobs, keeper, missing_jobs, write_device
 from deploy.stored.verified import in_words, parity, parity_failed, require_parity, write_parity
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "export_requests",
     "first_outputs",
     "in_words",
+    "jobs",
     "keeper",
     "kept_steps",
     "ledger",
