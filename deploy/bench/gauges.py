@@ -43,7 +43,7 @@ _TRACES = "/data/misc/perfetto-traces"
 # $1 folder, $2 and $3 the nodes, $4 readings at most. It ends with its folder.
 _SAMPLE = (
     'mkdir -p -- "$1" || exit 1; '
-    '( i=0; while [ $i -lt "$4" ] && [ -d "$1" ]; do a=-; b=-; '
+    '( trap "" HUP; i=0; while [ $i -lt "$4" ] && [ -d "$1" ]; do a=-; b=-; '
     'read -r up rest </proc/uptime; read -r a <"$2"; read -r b <"$3"; '
     'echo "$up ${a:--} ${b:--}"; i=$((i + 1)); sleep 1; done >"$1/samples" ) '
     "</dev/null >/dev/null 2>&1 &"

@@ -139,9 +139,8 @@ class RecordingDevice:
             text = answer.stdout
             if name == "getprop":
                 properties = parse_getprop(text)
-                self._secrets += tuple(
-                    value for key in _SERIALS if len(value := properties.get(key, "")) >= 4
-                )
+                told = {properties.get(key, "") for key in _SERIALS} - {"unknown"}
+                self._secrets += tuple(value for value in told if len(value) >= 4)
                 text = _kept(properties)
             self._write(name, text)
             if answer.exit_code:

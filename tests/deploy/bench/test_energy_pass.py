@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +14,8 @@ from typing import Any, cast
 
 import pytest
 
+from deploy.android_text import GaugeSample, parse_gauge_samples
+from deploy.bench import gauges
 from deploy.bench.agent import Agent, RunAnswer, RunRequest
 from deploy.bench.job import Job
 from deploy.bench.passes.base import CaseRun
@@ -28,6 +33,7 @@ from deploy.types import (
     Status,
     TensorSpec,
 )
+from tests.deploy.native_adbd import NativeAdbd
 from tests.deploy.perfetto_trace import rail_packet
 from tests.deploy.scripted_phone import ScriptedPhone
 
@@ -217,6 +223,35 @@ def test_what_cannot_be_measured_says_why(
     assert (row.status, row.samples) == (Status.UNAVAILABLE, ())
     assert re.search(says, row.reason), row.reason
     assert agent.windows == []
+
+
+def test_the_sampler_runs_on_by_itself_and_ends_with_its_folder(
+    adbd: NativeAdbd, tmp_path: Path
+) -> None:
+    nodes = {"now": "-250\n", "volts": "4000000\n"}
+    for name, text in nodes.items():
+        (tmp_path / name).write_text(text)
+    folder = tmp_path / "it's a folder"
+    device = adbd.connect(tmp_path / "dev")
+    words = [str(folder), str(tmp_path / "now"), str(tmp_path / "volts"), "1000"]
+    assert device.shell(["sh", "-c", gauges._SAMPLE, "sh", *words]).exit_code == 0
+    samples: list[GaugeSample] = []
+    for _ in range(4000):
+        if samples:
+            break
+        threading.Event().wait(0.005)
+        with contextlib.suppress(FileNotFoundError):
+            samples = parse_gauge_samples((folder / "samples").read_text())
+    assert (samples[0].first, samples[0].second) == (-250, 4_000_000)
+    shutil.rmtree(folder)
+    for _ in range(4000):
+        if (
+            "/volts"
+            not in device.shell(["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]).stdout
+        ):
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("the sampler still runs")
 
 
 def test_a_short_preset_measures_no_energy(job: Job) -> None:

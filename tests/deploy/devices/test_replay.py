@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,6 +149,20 @@ def test_a_recording_is_not_trusted(tmp_path: Path) -> None:
         calls.write_text(line + "\n")
         with pytest.raises(DeviceError, match="no part of a recording"):
             load(tmp_path / "r")
+
+
+def test_the_command_records_a_device(call: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "host recording"
+    answer = call("record", "host", folder)
+    assert answer.code == 0, answer.err
+    assert "serial" in answer.out
+    device = load(folder)
+    assert device.profile.transport == "replay"
+    assert device.info().cpu_count
+    # This machine has no getprop: its refusal is recorded too.
+    assert "127" in device.info().unknown["model"]
+    assert call("record", "host", folder).code == 2
+    assert call("record", "host", tmp_path / "other", "--run", tmp_path / "no run").code == 2
 
 
 def test_a_recording_is_connected_by_its_folder(tmp_path: Path) -> None:
