@@ -240,7 +240,8 @@ class DeviceState(Model):
 
     ``thermal_status`` is Android's, 0 (none) to 6 (shutdown); ``temperatures_c`` maps a sensor's
     name to degrees Celsius; ``time_in_state_ms`` maps a cpufreq policy to {kHz: milliseconds since
-    boot}; ``uptime_s`` and ``boot_id`` tell a restart from a pause.
+    boot} and ``governors`` to the name of its governor; ``uptime_s`` and ``boot_id`` tell a restart
+    from a pause.
     """
 
     uptime_s: float | None = None
@@ -251,6 +252,7 @@ class DeviceState(Model):
     thermal_status: int | None = None
     temperatures_c: dict[str, float] = Field(default_factory=dict)
     time_in_state_ms: dict[str, dict[int, int]] = Field(default_factory=dict)
+    governors: dict[str, str] = Field(default_factory=dict)
     unknown: dict[str, str] = Field(default_factory=dict)
 
 

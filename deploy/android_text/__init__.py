@@ -12,6 +12,7 @@ from deploy.android_text.cpu import (
     big_core_mask,
     parse_cpu_max_frequencies,
     parse_cpuinfo,
+    parse_governors,
     parse_time_in_state,
 )
 from deploy.android_text.memory import (
@@ -64,6 +65,7 @@ __all__ = [
     "parse_dumpsys_meminfo",
     "parse_gauge_samples",
     "parse_getprop",
+    "parse_governors",
     "parse_meminfo",
     "parse_power_rails",
     "parse_power_supplies",

@@ -16,6 +16,7 @@ _MAX_FREQUENCY = re.compile(
     r"^(?:\S*/)?cpu([0-9]{1,4})/cpufreq/cpuinfo_max_freq[ \t]+([0-9]{1,9})[ \t]*$"
 )
 _POLICY = re.compile(r"^(?:\S*/)?(policy[0-9]{1,4}|cpu[0-9]{1,4})(?:/\S*)?/time_in_state[ \t]*$")
+_GOVERNOR = re.compile(r"^(?:\S*/)?(policy[0-9]{1,4})/scaling_governor ([a-z_]{1,32})[ \t]*$")
 _STATE = re.compile(r"^([0-9]{1,9})[ \t]+([0-9]{1,15})[ \t]*$")
 USER_HZ = 100
 """time_in_state counts in clock_t, of which Linux shows 100 a second on every architecture here."""
@@ -95,3 +96,12 @@ def parse_time_in_state(text: str) -> dict[str, dict[int, int]]:
         elif line.strip():
             policy = None
     return {name: states for name, states in found.items() if states}
+
+
+def parse_governors(text: str) -> dict[str, str]:
+    """cpufreq policy to its governor, from lines ``…/policyN/scaling_governor NAME``."""
+    found: dict[str, str] = {}
+    for line in text.split("\n"):
+        if (match := _GOVERNOR.match(line.removesuffix("\r"))) and len(found) < _MAX_CPUS:
+            found.setdefault(match.group(1), match.group(2))
+    return found

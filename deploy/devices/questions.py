@@ -32,6 +32,10 @@ _TIMES = (
     ' [ -e "$f" ] || continue; echo "$f";'
     ' while read -r line; do echo "$line"; done <"$f"; done'
 )
+_GOVERNORS = (
+    "for f in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do"
+    ' [ -e "$f" ] || continue; read -r name <"$f" && echo "$f $name"; done; true'
+)
 _SUPPLIES = (
     "for s in /sys/class/power_supply/*; do"
     " for n in type current_now voltage_now charge_counter; do"
@@ -45,6 +49,7 @@ STATE_SECTIONS: dict[str, str] = {
     "dumpsys_thermalservice": 'thermal=$(dumpsys thermalservice); echo "$thermal"',
     "thermal_zones": _ZONES,
     "time_in_state": _TIMES,
+    "governors": _GOVERNORS,
 }
 """What surrounds a case: asked before and after each, in one round trip (:func:`state_argv`)."""
 

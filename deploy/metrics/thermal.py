@@ -14,6 +14,7 @@ from deploy.android_text import (
     ThermalService,
     parse_boot_id,
     parse_dumpsys_battery,
+    parse_governors,
     parse_thermal_zones,
     parse_thermalservice,
     parse_time_in_state,
@@ -54,6 +55,7 @@ def device_state(sections: Mapping[str, str], *, tier: Tier) -> DeviceState:
             parse_time_in_state(sections.get("time_in_state", "")) or None,
             "time_in_state",
         ),
+        "governors": (parse_governors(sections.get("governors", "")) or None, "governors"),
     }
     for name, (value, section) in values.items():
         if value is None:

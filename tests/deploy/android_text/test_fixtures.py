@@ -128,6 +128,13 @@ def test_time_in_state() -> None:
     assert at.parse_time_in_state(read("galaxy-s23", "time_in_state")) == {}
 
 
+def test_governors() -> None:
+    assert at.parse_governors(read("pixel-8", "governors")) == dict.fromkeys(
+        ("policy0", "policy4", "policy8"), "sched_pixel"
+    )
+    assert at.parse_governors(read("galaxy-s23", "governors")) == {}
+
+
 def test_memory_of_a_process() -> None:
     new = at.parse_smaps_rollup(read("pixel-8", "smaps_rollup"))
     assert (new.pss_kib, new.private_dirty_kib, new.swap_pss_kib) == (48710, 21004, 12)
@@ -266,7 +273,7 @@ def damaged(draw: st.DrawFn) -> tuple[str, str]:
     return name, text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(damaged())
 def test_damage_makes_no_parser_crash_or_invent_a_number(case: tuple[str, str]) -> None:
     name, text = case

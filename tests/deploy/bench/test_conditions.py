@@ -38,7 +38,11 @@ def test_state_of_a_phone() -> None:
     assert (state.charging, state.thermal_status) == (True, 0)
     assert state.temperatures_c["VIRTUAL-SKIN"] == 30.65
     assert state.time_in_state_ms["policy8"] == {500000: 52982110, 2914000: 81230}
+    assert state.governors["policy8"] == "sched_pixel"
     assert state.unknown == {}
+    refused = device_state(sections("galaxy-s23"), tier=Tier.DEVICE)
+    assert "Permission denied" in refused.unknown["governors"]
+    assert refused.governors == {}
 
 
 def test_every_unknown_has_its_reason() -> None:
