@@ -6,17 +6,19 @@ count.
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
+from dataclasses import dataclass
 
 from deploy.android_text import split_sections
-from deploy.bench.passes.base import PassFailed
+from deploy.bench.passes.base import CaseRun, Gathered, Pass, PassFailed
 from deploy.bench.settings import FIXED_PERFORMANCE, Settings
 from deploy.bench.waiting import Clock, clock_for
 from deploy.devices.base import Device
 from deploy.devices.questions import state_argv
 from deploy.errors import DeviceError
 from deploy.metrics.thermal import Asked, device_state, disturbed, in_words, too_warm, unknowns
-from deploy.types import DeviceInfo, DeviceState, Progress, Status, Tier, silent
+from deploy.types import DeviceInfo, DeviceState, Metric, Progress, Status, Tier, silent
 
 WAIT_S = 600.0
 LOOK_EVERY_S = 15.0
@@ -140,6 +142,39 @@ class Conditions:
             )
         return asked.state, reason, tuple(warnings)
 
+    def framed(self, one: Pass) -> Pass:
+        """``one`` that waits for a cool device first and fails where the device was disturbed."""
+        return Framed(one, self)
+
     def _tell(self, problems: list[str]) -> None:
         for problem in problems:
             self._progress(f"{self._device.serial}: {problem}")
+
+
+@dataclass(frozen=True)
+class Framed:
+    """A pass between two looks at its device; each attempt at it is framed anew."""
+
+    inner: Pass
+    conditions: Conditions
+
+    @property
+    def name(self) -> str:
+        """The pass's own."""
+        return self.inner.name
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The pass's own."""
+        return self.inner.metrics
+
+    def measure(self, run: CaseRun) -> Gathered:
+        """Wait, measure, look again. Raises what the pass raises, and as the conditions do."""
+        before = self.conditions.before()
+        gathered = self.inner.measure(run)
+        after, spoilt, warnings = self.conditions.after(before)
+        if spoilt:
+            raise PassFailed(Status.INVALID, spoilt)
+        return dataclasses.replace(
+            gathered, before=before.state, after=after, warnings=gathered.warnings + warnings
+        )

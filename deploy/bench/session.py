@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from deploy.types import (
     Case,
     DeviceInfo,
     DeviceRun,
-    DeviceState,
     Format,
     Measurement,
     Progress,
@@ -138,30 +136,19 @@ class _Session:
         started = time.monotonic()
         case = CaseRun(self.device, info, job, agent, self.preset, self.progress)
         first, *others = PASSES
-        state: DeviceState | None = None
         try:
-            before = conditions.before()
-            state = before.state
-            gathered = [_measure(first, case)]
-            after, spoilt, warnings = conditions.after(before)
-            if spoilt:
-                raise PassFailed(Status.INVALID, spoilt)
+            gathered = [_measure(conditions.framed(first), case)]
         except PassFailed as error:
             wall = time.monotonic() - started
-            return self._end(job, error.status, error.reason, wall=wall, before=state)
-        except DeviceError as error:
-            wall = time.monotonic() - started
-            return self._end(job, Status.INVALID, str(error), wall=wall, before=state)
-        gathered[0] = dataclasses.replace(gathered[0], warnings=gathered[0].warnings + warnings)
+            return self._end(job, error.status, error.reason, wall=wall)
         for other in others:
             try:
                 gathered.append(_measure(other, case))
             except PassFailed as error:
                 self.progress(f"{self.id(job)}: {other.name}: {error.reason}")
                 gathered.append(_owed(other, case, error))
-        wall = time.monotonic() - started
         return self._end(
-            job, Status.OK, "", wall=wall, gathered=tuple(gathered), before=state, after=after
+            job, Status.OK, "", wall=time.monotonic() - started, gathered=tuple(gathered)
         )
 
     def _end(
@@ -172,8 +159,6 @@ class _Session:
         *,
         wall: float = 0.0,
         gathered: tuple[Gathered, ...] = (),
-        before: DeviceState | None = None,
-        after: DeviceState | None = None,
     ) -> Case:
         case = Case(
             id=self.id(job),
@@ -189,8 +174,8 @@ class _Session:
             operators_reason=" ".join(filter(None, (one.operators_reason for one in gathered))),
             warnings=tuple(word for one in gathered for word in one.warnings),
             wall_seconds=wall,
-            before=before,
-            after=after,
+            before=gathered[0].before if gathered else None,
+            after=gathered[0].after if gathered else None,
         )
         if status is not Status.OK:
             self.progress(f"{self.device.serial}: {case.id} {status.value}: {reason}")
