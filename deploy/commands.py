@@ -179,7 +179,7 @@ def record(
         recording = RecordingDevice(device, output)
         recording.ask_questions()
         if folder is not None:
-            jobs = stored.jobs(folder, workspace.artifacts_of(folder))
+            jobs = stored.bench_jobs(folder, workspace.artifacts_of(folder))
             runner = bundle(device.profile.abi, ui.progress)
             limits = preset(folder.config.bench.preset)
             _, cases = run_device(recording, jobs, runner, limits, progress=ui.progress)

@@ -84,7 +84,7 @@ def run_verify(folder: RunFolder, progress: Progress) -> None:
 def run_bench(folder: RunFolder, progress: Progress) -> None:
     """Every artifact on every device; one device at a time, so that none disturbs another."""
     artifacts = workspace.artifacts_of(folder)
-    jobs = stored.jobs(folder, artifacts)
+    jobs = stored.bench_jobs(folder, artifacts)
     for wanted in folder.config.devices:
         missing = stored.missing_jobs(folder, wanted, jobs)
         if missing is None:

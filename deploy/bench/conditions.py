@@ -104,20 +104,21 @@ class Conditions:
         transport = device.profile.transport
         self._real_time = info.clock == "monotonic" and transport != "replay"
         self._warnings: tuple[str, ...] = (_REPLAYED,) if transport == "replay" else ()
+        self._not_fixed: tuple[str, ...] = ()
 
     def begin(self) -> None:
         """Restore what an earlier run left changed, then ask for fixed performance.
 
-        Raises ``DeviceError`` for a lost device; what cannot be set becomes a warning of each case.
+        To be called again after the device restarted, which ends the mode. Raises ``DeviceError`` for a lost device; what cannot be set becomes a warning of each case.
         """
         self._tell(self._settings.restore_all())
         if self._device.profile.transport == "host":
             return
         why_not = self._settings.change(FIXED_PERFORMANCE.name, former="false", value="true")
-        if why_not and self._device.profile.tier is Tier.DEVICE:
-            self._warnings += (
-                f"fixed performance mode cannot be set ({why_not}): clocks vary more",
-            )
+        tell = why_not and self._device.profile.tier is Tier.DEVICE
+        self._not_fixed = (
+            (f"fixed performance mode cannot be set ({why_not}): clocks vary more",) if tell else ()
+        )
 
     def end(self) -> None:
         """Restore the settings. Where the device is lost, the next contact does it."""
@@ -134,7 +135,11 @@ class Conditions:
         """The state after, why the case does not count (or nothing), and its warnings."""
         asked = ask_state(self._device, self._clock)
         reason = disturbed(before, asked, real_time=self._real_time)
-        warnings = [*self._warnings, *unknowns(before.state, tier=self._device.profile.tier)]
+        warnings = [
+            *self._warnings,
+            *self._not_fixed,
+            *unknowns(before.state, tier=self._device.profile.tier),
+        ]
         if asked.state.thermal_status and not reason and before.state.thermal_status is None:
             warnings.append(
                 f"the thermal status is {in_words(asked.state.thermal_status)} after the case; "

@@ -18,13 +18,15 @@ from deploy.stored.compressed import (
     write_compressed,
 )
 from deploy.stored.exported import described, export_requests, write_manifest
-from deploy.stored.measured import absent, cases, devices, jobs, keeper, missing_jobs, write_device
+from deploy.stored.jobs import bench_jobs
+from deploy.stored.measured import absent, cases, devices, keeper, missing_jobs, write_device
 from deploy.stored.verified import in_words, parity, parity_failed, require_parity, write_parity
 
 __all__ = [
     "INPUTS",
     "NO_METRIC",
     "absent",
+    "bench_jobs",
     "cases",
     "chosen",
     "described",
@@ -32,7 +34,6 @@ __all__ = [
     "export_requests",
     "first_outputs",
     "in_words",
-    "jobs",
     "keeper",
     "kept_steps",
     "ledger",

@@ -11,7 +11,6 @@ from deploy.config import DeviceConfig
 from deploy.devices import profiles
 from deploy.errors import PocketshipError
 from deploy.files import write_bytes
-from deploy.stored.compressed import INPUTS, first_outputs
 from deploy.types import (
     Artifact,
     Case,
@@ -51,21 +50,6 @@ def missing_jobs(folder: RunFolder, wanted: DeviceConfig, jobs: Sequence[Job]) -
     file = _device_file(folder, device)
     done = file.is_file() and workspace.read_json(file, DeviceRun).status is Status.OK
     return None if done and not missing else missing
-
-
-def jobs(folder: RunFolder, artifacts: Sequence[Artifact]) -> list[Job]:
-    """A job for each artifact and number of threads."""
-    return [
-        Job(
-            artifact=artifact,
-            path=folder.artifacts / artifact.path,
-            inputs=folder.compress / INPUTS,
-            reference=first_outputs(folder, artifact.variant),
-            threads=threads,
-        )
-        for artifact in artifacts
-        for threads in folder.config.bench.threads
-    ]
 
 
 def keeper(folder: RunFolder) -> Keep:
