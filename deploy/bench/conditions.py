@@ -109,7 +109,8 @@ class Conditions:
     def begin(self) -> None:
         """Restore what an earlier run left changed, then ask for fixed performance.
 
-        To be called again after the device restarted, which ends the mode. Raises ``DeviceError`` for a lost device; what cannot be set becomes a warning of each case.
+        To be called again after the device restarted, which ends the mode. Raises ``DeviceError``
+        for a lost device; what cannot be set becomes a warning of each case.
         """
         self._tell(self._settings.restore_all())
         if self._device.profile.transport == "host":
