@@ -136,6 +136,24 @@ def devices(
 
 
 @app.command()
+def record(
+    device: Annotated[str, typer.Argument(help="A device profile: a name or a path.")],
+    folder: Annotated[Path, typer.Argument(help="The new folder for the recording.")],
+    serial: Annotated[
+        str | None, typer.Option(help="Where the device is, as in a pipeline.")
+    ] = None,
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", help="A run folder whose cases are recorded too.")
+    ] = None,
+) -> None:
+    """Record what a device answers, so that it can be replayed without the device."""
+    with session("record") as ui:
+        from deploy import commands
+
+        commands.record(device, folder, serial, run_folder, ui)
+
+
+@app.command()
 def doctor(json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Show what works here, what is missing, and how to get it."""
     with session("doctor") as ui:

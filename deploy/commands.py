@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from deploy import config, connect, pipeline, stored, workspace
+from deploy.bench.runner import preset
+from deploy.bench.session import run_device
 from deploy.config import CostConfig, DeviceConfig, PipelineConfig
 from deploy.console import Session
 from deploy.devices import adb, profiles
+from deploy.devices.recording import RecordingDevice
 from deploy.emulator import machine
 from deploy.errors import ConfigError
 from deploy.files import write_text
+from deploy.harness import bundle
 from deploy.report import schema as report_schema
 from deploy.report import words
 from deploy.types import Progress, Report
@@ -223,6 +227,29 @@ def schema(of: str) -> str:
     if of not in kinds:
         raise ConfigError(f"no schema of '{of}'", hint=f"Choose one of: {', '.join(kinds)}.")
     return kinds[of]()
+
+
+def record(
+    profile: str, output: Path, serial: str | None, run_folder: Path | None, ui: Session
+) -> None:
+    """Write a recording of a device; with a run folder its cases too, which stays as it is."""
+    wanted = DeviceConfig(profile=profile, serial=serial)
+    connect.check(wanted)
+    folder = workspace.open_run(run_folder) if run_folder else None
+    with connect.connected(wanted, ui.progress) as device:
+        recording = RecordingDevice(device, output)
+        recording.ask_questions()
+        if folder is not None:
+            jobs = stored.bench_jobs(folder, workspace.artifacts_of(folder))
+            runner = bundle(device.profile.abi, ui.progress)
+            limits = preset(folder.config.bench.preset)
+            _, cases = run_device(recording, jobs, runner, limits, progress=ui.progress)
+            for case in cases:
+                ui.say(f"{case.id}: {case.status.value}{case.reason and ': '}{case.reason}")
+        recording.finish()
+    for line in recording.redacted:
+        ui.say(f"left out: {line}")
+    ui.say(f"{output}: look at it before you give it away; docs/replay.md says how to run it")
 
 
 def phone_start(profile: str, keys: Sequence[Path], port: int | None, ui: Session) -> str:

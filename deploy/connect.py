@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from deploy import nearby
 from deploy.config import DeviceConfig
 from deploy.devices import adb, discovery, locks, profiles
 from deploy.devices.base import Device
 from deploy.devices.host import HostDevice
+from deploy.devices.replay import ReplayDevice
 from deploy.emulator import machine
 from deploy.errors import ConfigError, DeviceError
 from deploy.types import DeviceProfile, Progress
@@ -43,7 +45,9 @@ def check(wanted: DeviceConfig) -> DeviceProfile:
     auto = profile.name == profiles.AUTO
     if wanted.transport is not None and wanted.serial is None and not auto:
         raise ConfigError("a transport needs a serial", where=where)
-    if wanted.serial is not None:
+    if profile.transport == "replay":
+        _recording(wanted, profile)
+    elif wanted.serial is not None:
         try:
             adb.check_serial(wanted.serial, wanted.transport)
         except DeviceError as error:
@@ -136,6 +140,23 @@ def _adb(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> It
         yield device
 
 
+def _recording(wanted: DeviceConfig, profile: DeviceProfile) -> ReplayDevice:
+    where = f"device '{profile.name}'"
+    if wanted.serial is None:
+        raise ConfigError(
+            "needs the recording's folder", where=where, hint="Give 'serial: FOLDER'."
+        )
+    try:
+        return ReplayDevice(Path(wanted.serial).expanduser(), profile)
+    except DeviceError as error:
+        raise ConfigError(f"serial {error.what}", where=where, hint=error.hint) from None
+
+
+def _replay(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> Iterator[Device]:
+    progress(f"{profile.name}: answers come from the recording {wanted.serial}")
+    yield _recording(wanted, profile)
+
+
 def _emulator(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> Iterator[Device]:
     if wanted.serial is not None:
         yield from _adb(wanted, profile, progress)
@@ -148,4 +169,9 @@ def _emulator(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) 
         phone.stop()
 
 
-_CONNECTORS: dict[str, Connector] = {"host": _host, "adb": _adb, "emulator": _emulator}
+_CONNECTORS: dict[str, Connector] = {
+    "host": _host,
+    "adb": _adb,
+    "emulator": _emulator,
+    "replay": _replay,
+}

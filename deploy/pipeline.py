@@ -9,7 +9,7 @@ from __future__ import annotations
 from compress import recipe
 from deploy import __version__, ledger_cost, provenance, stored, workspace
 from deploy.bench.runner import preset
-from deploy.bench.session import Job, run_device
+from deploy.bench.session import run_device
 from deploy.connect import connected
 from deploy.errors import DeviceError
 from deploy.export.options import Written
@@ -84,17 +84,7 @@ def run_verify(folder: RunFolder, progress: Progress) -> None:
 def run_bench(folder: RunFolder, progress: Progress) -> None:
     """Every artifact on every device; one device at a time, so that none disturbs another."""
     artifacts = workspace.artifacts_of(folder)
-    jobs = [
-        Job(
-            artifact=artifact,
-            path=folder.artifacts / artifact.path,
-            inputs=folder.compress / stored.INPUTS,
-            reference=stored.first_outputs(folder, artifact.variant),
-            threads=threads,
-        )
-        for artifact in artifacts
-        for threads in folder.config.bench.threads
-    ]
+    jobs = stored.bench_jobs(folder, artifacts)
     for wanted in folder.config.devices:
         missing = stored.missing_jobs(folder, wanted, jobs)
         if missing is None:

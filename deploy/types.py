@@ -152,11 +152,17 @@ class Core(Model):
 
 
 class EnergySource(Model):
-    """How energy can be had on a device; ``source: none`` needs a reason."""
+    """How energy can be had on a device; ``source: none`` needs a reason.
+
+    ``current_sign`` is the sign of ``current_now`` while the battery discharges,
+    ``current_scale_ua`` how many µA one unit of it is; ``rails`` are the names of the power rails
+    to add up, all where none is named.
+    """
 
     source: Literal["power_rails", "current_voltage", "charge_counter", "none"]
     current_sign: Literal[1, -1] | None = None
-    current_scale_ua: float | None = None
+    current_scale_ua: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    rails: tuple[str, ...] = ()
     reason: str = ""
 
     @model_validator(mode="after")
@@ -193,7 +199,7 @@ class DeviceProfile(Model):
 
     name: str
     description: str
-    transport: Literal["adb", "emulator", "host"]
+    transport: Literal["adb", "emulator", "host", "replay"]
     tier: Tier
     match: dict[str, str] = Field(default_factory=dict)
     abi: str
@@ -234,7 +240,8 @@ class DeviceState(Model):
 
     ``thermal_status`` is Android's, 0 (none) to 6 (shutdown); ``temperatures_c`` maps a sensor's
     name to degrees Celsius; ``time_in_state_ms`` maps a cpufreq policy to {kHz: milliseconds since
-    boot}; ``uptime_s`` and ``boot_id`` tell a restart from a pause.
+    boot} and ``governors`` to the name of its governor; ``uptime_s`` and ``boot_id`` tell a restart
+    from a pause.
     """
 
     uptime_s: float | None = None
@@ -245,6 +252,7 @@ class DeviceState(Model):
     thermal_status: int | None = None
     temperatures_c: dict[str, float] = Field(default_factory=dict)
     time_in_state_ms: dict[str, dict[int, int]] = Field(default_factory=dict)
+    governors: dict[str, str] = Field(default_factory=dict)
     unknown: dict[str, str] = Field(default_factory=dict)
 
 
@@ -264,7 +272,10 @@ class OperatorCost(Model):
 
 
 class Measurement(Model):
-    """One metric of one case, with every raw sample."""
+    """One metric of one case, with every raw sample.
+
+    ``interval`` is (low, high) where the one sample was computed and its ``source`` says from what.
+    """
 
     metric: Metric
     unit: str
@@ -273,6 +284,7 @@ class Measurement(Model):
     status: Status
     reason: str = ""
     samples: tuple[float, ...] = ()
+    interval: tuple[float, float] | None = None
 
     @model_validator(mode="after")
     def _samples_or_reason(self) -> Measurement:
@@ -280,6 +292,8 @@ class Measurement(Model):
             raise ValueError("a measurement that is ok has samples")
         if self.status is not Status.OK and (self.samples or not self.reason):
             raise ValueError("a measurement that is not ok has a reason and no samples")
+        if self.interval and (not self.samples or self.interval[0] > self.interval[1]):
+            raise ValueError("an interval goes with samples, from low to high")
         return self
 
     @property

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deploy.bench.agent import Agent, RunnerBundle
+from deploy.bench.conditions import Conditions
 from deploy.bench.job import Job as Job
 from deploy.bench.job import case_id as case_id
 from deploy.bench.passes.base import CaseRun, Gathered, Pass, PassFailed
+from deploy.bench.passes.energy import Energy
 from deploy.bench.passes.timing import Timing
 from deploy.bench.runner import BACKENDS, Preset
 from deploy.devices.base import Device
@@ -37,7 +39,7 @@ _NO_BACKEND = {
 }
 
 
-PASSES: tuple[Pass, ...] = (Timing(),)
+PASSES: tuple[Pass, ...] = (Timing(), Energy())
 """In their order; the first decides what becomes of the case."""
 
 
@@ -59,20 +61,28 @@ def run_device(
     try:
         info = device.info()
         agent = Agent(device, bundle, progress)
+        conditions = Conditions(device, info, progress=progress)
         if any(job.artifact.format in BACKENDS for job in jobs):
             progress(f"{device.serial}: preparing {device.profile.name}")
             agent.prepare()
+            conditions.begin()
     except (DeviceError, MeasurementError, OSError) as error:
         reason = f"the device could not be prepared: {error}"
         cases = [session.skip(job, reason) for job in jobs]
         return DeviceRun(profile=device.profile, status=Status.INVALID, reason=reason), cases
     cases = []
     lost = ""
-    for number, job in enumerate(jobs, 1):
-        progress(f"{device.serial}: case {number}/{len(jobs)} {session.id(job)}")
-        cases.append(session.skip(job, lost) if lost else session.run(agent, info, job))
-        if not lost and cases[-1].status is Status.INVALID:
-            lost = _lost(device, agent)
+    try:
+        for number, job in enumerate(jobs, 1):
+            progress(f"{device.serial}: case {number}/{len(jobs)} {session.id(job)}")
+            if lost:
+                cases.append(session.skip(job, lost))
+                continue
+            cases.append(session.run(agent, info, conditions, job))
+            if cases[-1].status is Status.INVALID:
+                lost = _lost(device, agent)
+    finally:
+        conditions.end()
     traffic = agent.traffic
     run = DeviceRun(
         profile=device.profile,
@@ -119,7 +129,7 @@ class _Session:
             return self._end(job, Status.NOT_RUN, _no_backend(job))
         return self._end(job, Status.INVALID, reason)
 
-    def run(self, agent: Agent, info: DeviceInfo, job: Job) -> Case:
+    def run(self, agent: Agent, info: DeviceInfo, conditions: Conditions, job: Job) -> Case:
         """Run one case to its end, whatever that is."""
         if job.artifact.format not in BACKENDS:
             return self._end(job, Status.NOT_RUN, _no_backend(job))
@@ -127,7 +137,7 @@ class _Session:
         case = CaseRun(self.device, info, job, agent, self.preset, self.progress)
         first, *others = PASSES
         try:
-            gathered = [_measure(first, case)]
+            gathered = [_measure(conditions.framed(first), case)]
         except PassFailed as error:
             wall = time.monotonic() - started
             return self._end(job, error.status, error.reason, wall=wall)
@@ -164,6 +174,8 @@ class _Session:
             operators_reason=" ".join(filter(None, (one.operators_reason for one in gathered))),
             warnings=tuple(word for one in gathered for word in one.warnings),
             wall_seconds=wall,
+            before=gathered[0].before if gathered else None,
+            after=gathered[0].after if gathered else None,
         )
         if status is not Status.OK:
             self.progress(f"{self.device.serial}: {case.id} {status.value}: {reason}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deploy.android_text import parse_getprop, printable
+from deploy.android_text import parse_dumpsys_battery, parse_getprop, printable
 from deploy.devices import profiles
 from deploy.devices.adb_device import AdbDevice, identity_of
 from deploy.errors import DeviceError
@@ -54,7 +53,8 @@ def glance(device: AdbDevice) -> Glance:
         return None
 
     emulated = profiles.emulated_by(properties)
-    percent, celsius = parse_battery(parts[2])
+    battery = parse_dumpsys_battery(parts[2])
+    percent, celsius = battery.percent, battery.celsius
     if emulated:
         # An emulator's battery is a constant of its configuration.
         percent = celsius = None
@@ -73,25 +73,3 @@ def glance(device: AdbDevice) -> Glance:
         battery_c=celsius,
         unknown=unknown,
     )
-
-
-_LINE = re.compile(r"^[ \t]+(level|scale|temperature):[ \t]*([0-9]{1,6})[ \t]*$")
-
-
-def parse_battery(text: str) -> tuple[float | None, float | None]:
-    """Percent and degrees Celsius of ``dumpsys battery``, from Android's own block only.
-
-    Vendors print blocks of their own before it, and old values behind it. A temperature outside
-    of 10 to 100 °C is not believed: some boards print whole degrees in place of tenths.
-    """
-    numbers: dict[str, int] = {}
-    _, _, block = text.replace("\r", "").partition("Current Battery Service state:")
-    for line in block.split("\n")[1:]:
-        if not line.startswith((" ", "\t")):
-            break
-        if found := _LINE.match(line):
-            numbers.setdefault(found.group(1), int(found.group(2)))
-    level, scale = numbers.get("level"), numbers.get("scale")
-    percent = 100 * level / scale if level is not None and scale and level <= scale else None
-    celsius = numbers.get("temperature", 0) / 10
-    return percent, celsius if 10 <= celsius <= 100 else None

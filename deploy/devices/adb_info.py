@@ -15,6 +15,7 @@ from deploy.android_text import (
 )
 from deploy.devices import profiles
 from deploy.devices.base import ShellResult
+from deploy.devices.questions import QUESTIONS
 from deploy.types import DeviceInfo, DeviceProfile
 
 MATCHED_PROPERTIES = (
@@ -41,11 +42,6 @@ MATCHED_PROPERTIES = (
 
 ICOUNT_PROPERTY = "ro.boot.pocketship.icount"
 
-_FREQUENCIES = (
-    "for f in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq; do "
-    'read -r khz <"$f" && echo "$f $khz"; done'
-)
-
 
 class Askable(Protocol):
     """A device that answers commands which only read."""
@@ -64,7 +60,7 @@ class Askable(Protocol):
 
 def read_properties(device: Askable) -> tuple[dict[str, str], str]:
     """All properties, and why there are none where ``getprop`` does not work."""
-    result = device.ask(["getprop"])
+    result = device.ask(QUESTIONS["getprop"])
     properties = parse_getprop(result.stdout) if result.exit_code == 0 else {}
     if properties:
         return properties, ""
@@ -85,13 +81,13 @@ def read_info(device: Askable) -> DeviceInfo:
 
     if doubt := profiles.doubts(device.profile, properties):
         unknown["profile"] = doubt
-    kernel = device.ask(["uname", "-r"])
+    kernel = device.ask(QUESTIONS["kernel"])
     if kernel.exit_code != 0 or not kernel.stdout.strip():
         unknown["kernel"] = f"uname -r gave exit code {kernel.exit_code}"
-    cpu = parse_cpuinfo(device.ask(["cat", "/proc/cpuinfo"]).stdout)
+    cpu = parse_cpuinfo(device.ask(QUESTIONS["cpuinfo"]).stdout)
     if cpu.count is None:
         unknown["cpu_count"] = "/proc/cpuinfo lists no processor"
-    memory = parse_meminfo(device.ask(["cat", "/proc/meminfo"]).stdout)
+    memory = parse_meminfo(device.ask(QUESTIONS["meminfo"]).stdout)
     if memory.total_kib is None:
         unknown["memory_total_kib"] = "/proc/meminfo has no MemTotal"
     mask = _big_cores(device, cpu.count, unknown)
@@ -118,7 +114,7 @@ def read_info(device: Askable) -> DeviceInfo:
 
 
 def _big_cores(device: Askable, online: int | None, unknown: dict[str, str]) -> str | None:
-    frequencies = parse_cpu_max_frequencies(device.ask(["sh", "-c", _FREQUENCIES]).stdout)
+    frequencies = parse_cpu_max_frequencies(device.ask(QUESTIONS["cpu_max_frequencies"]).stdout)
     mask = big_core_mask(frequencies)
     if not frequencies:
         reason = "cpufreq's cpuinfo_max_freq cannot be read"

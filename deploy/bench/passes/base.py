@@ -13,7 +13,16 @@ from deploy.bench.runner import BACKENDS, Preset, interpret_exit, pinning, plan
 from deploy.devices.base import Device
 from deploy.files import sha256
 from deploy.metrics.latency import RunnerResult, parse_runner_result
-from deploy.types import DeviceInfo, Measurement, Metric, OperatorCost, Progress, Status, silent
+from deploy.types import (
+    DeviceInfo,
+    DeviceState,
+    Measurement,
+    Metric,
+    OperatorCost,
+    Progress,
+    Status,
+    silent,
+)
 
 BEYOND_CAP_S = 180.0
 """Wall seconds that a case may take beyond the runner's own time limit: load, first, warm-up."""
@@ -96,7 +105,10 @@ class CaseRun:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a pass found out; ``raw`` is the runner's own JSON, kept as evidence."""
+    """What a pass found out; ``raw`` is the runner's own JSON, kept as evidence.
+
+    ``before`` and ``after`` are the device's states around it, where somebody looked.
+    """
 
     measurements: tuple[Measurement, ...] = ()
     operators: tuple[OperatorCost, ...] = ()
@@ -104,6 +116,8 @@ class Gathered:
     runtime: str = ""
     raw: bytes | None = None
     warnings: tuple[str, ...] = ()
+    before: DeviceState | None = None
+    after: DeviceState | None = None
 
 
 class Pass(Protocol):

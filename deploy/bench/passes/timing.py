@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from deploy.bench import outputs
 from deploy.bench.passes.base import CaseRun, Gathered
-from deploy.metrics.energy import energy_measurement
 from deploy.metrics.latency import latency_measurements
 from deploy.metrics.memory import memory_measurements
 from deploy.types import Measurement, Metric, Status
@@ -20,12 +19,11 @@ class Timing:
     def measure(self, run: CaseRun) -> Gathered:
         """Run once with the preset's limits."""
         result, answer = run.run(run.request())
-        tier, energy = run.info.tier, run.device.profile.energy
+        tier = run.info.tier
         return Gathered(
             measurements=(
                 *latency_measurements(result, tier=tier, clock=run.info.clock),
                 *memory_measurements(result, tier=tier),
-                energy_measurement(energy, tier=tier),
                 _output_difference(run, answer.outputs),
             ),
             runtime=result.runtime_version,

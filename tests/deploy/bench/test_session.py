@@ -349,12 +349,56 @@ def test_ctrl_c_cleans_up_and_ends(seeded: Device, models: Models, bundle: harne
     assert folders(seeded) == []
 
 
-def test_energy_source_of_the_profile_is_said(
+def test_a_preset_too_short_for_a_gauge_says_so(
     host: HostDevice, models: Models, bundle: harness.Bundle
 ) -> None:
     rails = host.profile.model_copy(update={"energy": EnergySource(source="power_rails")})
     _, cases = run_device(HostDevice(rails), [models.job(Format.ONNX)], bundle, EXACT)
     energy = cases[0].measurement(Metric.ENERGY_MJ)
     assert energy is not None
-    assert energy.source == "power_rails"
-    assert "not implemented" in energy.reason
+    assert (energy.source, energy.status) == ("power_rails", Status.NOT_RUN)
+    assert "less than 60 s" in energy.reason
+
+
+def test_a_case_stands_between_two_states_of_its_device(
+    seeded: Device, models: Models, bundle: harness.Bundle
+) -> None:
+    _, cases = run_device(seeded, [models.job(Format.ONNX)], bundle, EXACT)
+    before, after = cases[0].before, cases[0].after
+    assert before is not None
+    assert after is not None
+    assert before.boot_id == after.boot_id
+    assert before.uptime_s is not None
+    assert after.uptime_s is not None
+    assert before.uptime_s <= after.uptime_s
+    assert "dumpsys" in before.unknown["thermal_status"]
+    assert not (Path(seeded.profile.work_dir) / "changed").exists() or not list(
+        (Path(seeded.profile.work_dir) / "changed").iterdir()
+    )
+
+
+DUMPSYS = """#!/bin/sh
+echo 'Thermal Status: '$(cat "$(dirname "$0")/status")
+"""
+
+
+def test_a_case_during_which_the_phone_throttles_is_invalid(
+    adbd: NativeAdbd, models: Models, bundle: harness.Bundle, tmp_path: Path
+) -> None:
+    device = adbd.connect(tmp_path / "dev")
+    dumpsys, status = adbd.commands / "dumpsys", adbd.commands / "status"
+    dumpsys.write_text(DUMPSYS)
+    dumpsys.chmod(0o755)
+    status.write_text("0")
+    # The first case begins cool and heats the phone up; before the second it is cool again.
+    heating = 'echo 2 >"$0"; exec "$@"'
+    hot = bundle.model_copy(update={"launch": ("sh", "-c", heating, str(status), *bundle.launch)})
+    _, (spoilt,) = run_device(device, [models.job(Format.ONNX)], hot, EXACT)
+    status.write_text("0")
+    _, (good,) = run_device(device, [models.job(Format.ONNX)], bundle, EXACT)
+    assert spoilt.status is Status.INVALID
+    assert spoilt.reason.startswith("thermal: the status changed from none to moderate")
+    assert spoilt.measurements == ()
+    assert good.status is Status.OK
+    assert good.before is not None
+    assert good.before.thermal_status == 0

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from deploy.devices import adb_presence, adb_usb, discovery, locks
-from deploy.devices.adb_glance import parse_battery
 from deploy.devices.adb_usb import PERMISSIONS_HINT
 from deploy.devices.discovery import Found, Sighting
 from deploy.errors import DeviceError
@@ -177,19 +176,3 @@ def test_sources_add_up_and_one_that_fails_hides_none(monkeypatch: pytest.Monkey
     assert row.hint == PERMISSIONS_HINT
     with pytest.raises(DeviceError, match="is no serial"):
         discovery.sightings(["$(id)"])
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (BATTERY, (82, 31.4)),
-        (BATTERY.replace("\n", "\r\n"), (82, 31.4)),
-        (BATTERY.replace("314", "31"), (82, None)),
-        (BATTERY.replace("level: 41", "level: 51"), (None, 31.4)),
-        (BATTERY.replace("scale: 50", "scale: 0"), (None, 31.4)),
-        ("level: 7\ntemperature: 300", (None, None)),
-        ("", (None, None)),
-    ],
-)
-def test_battery(text: str, expected: tuple[float | None, float | None]) -> None:
-    assert parse_battery(text) == expected

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.metrics.energy import energy_measurement
 from deploy.metrics.latency import latency_measurements, parse_runner_result
 from deploy.metrics.memory import memory_measurements
-from deploy.types import EnergySource, Metric, Status, Tier
+from deploy.types import Metric, Status, Tier
 
 GOOD: dict[str, Any] = {
     "schema": 1,
@@ -92,16 +91,6 @@ def test_memory_that_is_not_known_is_not_zero(
     for row in (first, second):
         assert (row.status is Status.OK) == (row.median is not None)
         assert row.reason or row.samples
-
-
-def test_energy_is_never_a_number() -> None:
-    none = EnergySource(source="none", reason="no gauge")
-    rails = EnergySource(source="power_rails")
-    for energy, says in ((none, "no gauge"), (rails, "not implemented")):
-        row = energy_measurement(energy, tier=Tier.DEVICE)
-        assert row.status is Status.UNAVAILABLE
-        assert says in row.reason
-        assert row.samples == ()
 
 
 @pytest.mark.parametrize(
