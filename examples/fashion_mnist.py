@@ -237,11 +237,20 @@ class Plan:
 
 PLANS: dict[type[nn.Module], Plan] = {
     LeNet300100: Plan(Training(epochs=20, learning_rate=1e-3)),
-    LeNet5: Plan(Training(epochs=16, learning_rate=1e-3), mirrored=True),
-    SmallMobileNetV2: Plan(Training(epochs=8, learning_rate=4e-3), True, True),
+    LeNet5: Plan(
+        Training(
+            epochs=14, learning_rate=2e-3, warmup_epochs=0.5, optimizer="adamw", weight_decay=0.05
+        ),
+        mirrored=True,
+    ),
+    SmallMobileNetV2: Plan(
+        Training(
+            epochs=5, learning_rate=4e-3, warmup_epochs=0.5, optimizer="adamw", weight_decay=0.02
+        ),
+        mirrored=True,
+        mirrored_in_recipes=True,
+    ),
 }
-TEACHER_EPOCHS = 12
-"""How long a LeNet-5 that only teaches is trained."""
 
 
 class Remembered(nn.Module):
@@ -293,15 +302,15 @@ def lenet_300_100(
         evaluation: how many of the 10,000 test pictures report.
         seed: what the uncompressed network starts from.
         epochs: how long it is trained, if not as :data:`PLANS` says.
-        teacher: ``lenet_5`` lets recipes distil from that network, trained for
-            :data:`TEACHER_EPOCHS`, and not from the uncompressed one.
+        teacher: ``lenet_5`` lets recipes distil from that uncompressed network of the same seed,
+            and not from the task's own.
     """
     task = _task(LeNet300100, evaluation, seed, epochs)
     if teacher is None:
         return task
     if teacher != "lenet_5":
         raise ConfigError(f"'{teacher}' is not lenet_5", where="task.teacher")
-    return _taught_by(_task(LeNet5, 1, seed, TEACHER_EPOCHS), task)
+    return _taught_by(_task(LeNet5, 1, seed, None), task)
 
 
 def lenet_5(
