@@ -239,7 +239,12 @@ PLANS: dict[type[nn.Module], Plan] = {
     LeNet300100: Plan(Training(epochs=20, learning_rate=1e-3)),
     LeNet5: Plan(
         Training(
-            epochs=14, learning_rate=2e-3, warmup_epochs=0.5, optimizer="adamw", weight_decay=0.05
+            epochs=12,
+            batch_size=64,
+            learning_rate=1.5e-3,
+            warmup_epochs=0.5,
+            optimizer="adamw",
+            weight_decay=0.05,
         ),
         mirrored=True,
     ),
