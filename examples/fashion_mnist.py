@@ -223,6 +223,32 @@ def mirrored(inputs: Inputs, generator: torch.Generator) -> Inputs:
     return (torch.where(chosen, pictures.flip(-1), pictures),)
 
 
+MEAN, DEVIATION = 0.286, 0.353
+"""Of all pixels of the training pictures."""
+
+
+class Standardised(nn.Module):
+    """A network that is trained on pixels of mean 0 and deviation 1, and then takes them raw.
+
+    Its first layer must not pad: :meth:`folded` moves mean and deviation into that layer's weights.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network((x - MEAN) / DEVIATION)
+
+    def folded(self) -> nn.Module:
+        """The network for raw pictures; the same function but for rounding."""
+        first = next(m for m in self.network.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+        with torch.no_grad():
+            first.weight /= DEVIATION
+            first.bias -= MEAN * first.weight.flatten(1).sum(dim=1)
+        return self.network
+
+
 @dataclass(frozen=True)
 class Plan:
     """How an uncompressed network is trained, and in whose trainings pictures are mirrored.
@@ -233,6 +259,7 @@ class Plan:
     training: Training
     mirrored: bool = False
     mirrored_in_recipes: bool = False
+    standardised: bool = False
 
 
 PLANS: dict[type[nn.Module], Plan] = {
@@ -247,6 +274,7 @@ PLANS: dict[type[nn.Module], Plan] = {
             weight_decay=0.05,
         ),
         mirrored=True,
+        standardised=True,
     ),
     SmallMobileNetV2: Plan(
         Training(
@@ -361,8 +389,11 @@ def _task(kind: type[nn.Module], evaluation: int, seed: int, epochs: int | None)
     if epochs is not None:
         training = training.model_copy(update={"epochs": epochs})
     trained = copy.deepcopy(model)
+    whole = Standardised(trained) if plan.standardised else trained
     run = Run(seed, _say, cache_dir() / "fashion_mnist", place="training the uncompressed network")
-    fit(trained, bare, training, run, purpose=kind.__name__)
+    fit(whole, bare, training, run, purpose=kind.__name__)
+    if isinstance(whole, Standardised):
+        whole.folded()
     later = mirrored if plan.mirrored_in_recipes else None
     return replace(bare, model=trained, augment=later)
 
