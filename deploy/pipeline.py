@@ -34,7 +34,7 @@ def run_compress(folder: RunFolder, progress: Progress) -> None:
     """Task -> one program a variant, the ledger, and the outputs that everything is held to."""
     config = folder.config
     if not folder.compress.is_dir():
-        progress("loading the task")
+        progress("loading the task; what it prints itself is in log.txt")
         task = stored.task_of(folder)
         steps = config.recipe.steps if config.recipe else ()
         journal = workspace.journal(folder)
