@@ -31,6 +31,10 @@ else:
     Step = step_union()
 
 
+PassName = Literal["loads", "memory", "operators", "task"]
+"""What can be looked at beside time: :data:`deploy.bench.passes.choice.MADE`."""
+
+
 class TaskConfig(Model):
     """Where model and data come from: a Python callable, or a saved ``.pt2`` program alone.
 
@@ -55,12 +59,13 @@ class DeviceConfig(Model):
     """One device: a profile, and for real phones the serial that adb shows (HOST:PORT).
 
     An ``optional`` device that cannot be had is left out and the report says so; without it the run
-    is INVALID.
+    is INVALID. ``passes`` replaces ``bench.passes`` on this device.
     """
 
     profile: str
     serial: str | None = None
     optional: bool = False
+    passes: tuple[PassName, ...] | None = None
 
     @property
     def name_or_star(self) -> str:
@@ -70,10 +75,18 @@ class DeviceConfig(Model):
 
 
 class BenchConfig(Model):
-    """How cases are measured. ``threads``: one case for each number."""
+    """How cases are measured. ``threads``: one case for each number.
 
-    preset: Literal["quick", "release", "exact"] = "quick"
+    ``passes``: what is looked at beside time, on every device; None: what the preset has, and
+    nothing on devices whose profile sets its own iterations. ``task_samples``: at most so many of
+    the evaluation samples are run on a device. ``minutes``: how long ``sustained`` measures.
+    """
+
+    preset: Literal["quick", "release", "sustained", "exact"] = "quick"
     threads: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(default=(1,), min_length=1)
+    passes: tuple[PassName, ...] | None = None
+    task_samples: int = Field(default=64, ge=1, le=100_000)
+    minutes: int = Field(default=10, ge=10, le=30)
 
 
 class Requirements(Model):

@@ -18,6 +18,7 @@ from deploy.stored.compressed import (
     write_compressed,
 )
 from deploy.stored.exported import described, export_requests, write_manifest
+from deploy.stored.jobs import bench_jobs
 from deploy.stored.measured import absent, cases, devices, keeper, missing_jobs, write_device
 from deploy.stored.verified import in_words, parity, parity_failed, require_parity, write_parity
 
@@ -25,6 +26,7 @@ __all__ = [
     "INPUTS",
     "NO_METRIC",
     "absent",
+    "bench_jobs",
     "cases",
     "chosen",
     "described",
