@@ -43,11 +43,10 @@ def _plain_path(path: str) -> str:
 def graph_nodes(path: Path) -> tuple[GraphNode, ...]:
     """Nodes of an ONNX file in their order; none where it cannot be read."""
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(path, load_external_data=False)
-    except (OSError, DecodeError):
+    except Exception:  # protobuf's own; an artifact that cannot be read was refused long before
         return ()
     return tuple(
         GraphNode(node.name, node.op_type, tuple(node.input), tuple(node.output))

@@ -54,11 +54,11 @@ class Backend {
   // Has every later inference note what each operator costs; called before `load` or never.
   // `scratch` is the beginning of names of files that the runtime may write. Throws
   // Failure(kRuntime).
-  virtual void enable_profiling(const std::string& scratch) = 0;
+  virtual void enable_profiling(const std::string& /*scratch*/) {}
 
   // The noted costs as JSON text in the runtime's own form (docs/architecture.md); ends profiling.
-  // Throws Failure(kInference).
-  virtual std::string profile() = 0;
+  // Empty: this backend cannot profile. Throws Failure(kInference).
+  virtual std::string profile() { return ""; }
 
   // Opens the model file and makes it ready for inference. Throws Failure(kModel).
   virtual void load(const std::string& model) = 0;

@@ -145,12 +145,15 @@ void measure_model(const Options& options) {
   }
 
   const std::string json = result_json(options, result);
-  outputs_file.commit();
   if (profile_file) {
     const std::string profile = backend.profile();
+    if (profile.empty()) {
+      throw Failure(kRuntime, "this backend cannot profile", options.backend);
+    }
     profile_file->write(profile.data(), profile.size());
     profile_file->commit();
   }
+  outputs_file.commit();
   result_file.write(json.data(), json.size());
   result_file.commit();
   // The result is out: a runtime that crashes when it is torn down must not undo that.

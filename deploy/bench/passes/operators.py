@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploy.bench.passes.base import CaseRun, Gathered, PassFailed
 from deploy.bench.runner import BACKENDS, brief
+from deploy.errors import PocketshipError
 from deploy.metrics.layers import with_layers
 from deploy.metrics.operators import (
     MAX_PROFILE_BYTES,
@@ -29,11 +30,16 @@ class Operators:
         request = run.request(limits=limits, profile_bytes=MAX_PROFILE_BYTES)
         try:
             result, answer = run.run(request)
-        except PassFailed as error:
-            return Gathered(operators_reason=error.reason)
+        except (PassFailed, PocketshipError) as error:
+            return Gathered(operators_reason=str(error))
         parse = _PARSERS[BACKENDS[run.job.artifact.format]]
         try:
             rows = parse(answer.profile, inferences=len(result.steady_ns), clock=run.info.clock)
         except ValueError as error:
             return Gathered(operators_reason=f"the profile cannot be used: {error}")
-        return Gathered(operators=tuple(with_layers(rows, run.job.layers())))
+        warnings: tuple[str, ...] = ()
+        try:
+            rows = with_layers(rows, run.job.layers())
+        except PocketshipError as error:
+            warnings = (f"the operators have no layer names: {error}",)
+        return Gathered(operators=tuple(rows), warnings=warnings)
