@@ -52,7 +52,6 @@ def bench_jobs(folder: RunFolder, artifacts: Sequence[Artifact]) -> list[Job]:
 def _tasks(folder: RunFolder, artifacts: Sequence[Artifact]) -> dict[str, TaskSamples]:
     """The evaluation samples for each variant. Nothing is loaded before a pass asks for it."""
     most = folder.config.bench.task_samples
-    one_output = max(outputs_.expected_bytes(artifact.outputs) for artifact in artifacts)
 
     @functools.cache
     def samples() -> list[Sample]:
@@ -61,6 +60,9 @@ def _tasks(folder: RunFolder, artifacts: Sequence[Artifact]) -> dict[str, TaskSa
     @functools.cache
     def metric() -> TaskMetric:
         return compressed.metric_of(folder)
+
+    def one_output() -> int:
+        return max(outputs_.expected_bytes(artifact.outputs) for artifact in artifacts)
 
     def judge(variant: str, there: Sequence[outputs_.Arrays]) -> TaskScore:
         targets = [sample.target for sample in samples()]
@@ -72,7 +74,7 @@ def _tasks(folder: RunFolder, artifacts: Sequence[Artifact]) -> dict[str, TaskSa
 
     return {
         variant: TaskSamples(
-            lambda: _batches(folder.root, samples(), one_output),
+            lambda: _batches(folder.root, samples(), one_output()),
             functools.partial(judge, variant),
         )
         for variant in dict.fromkeys(artifact.variant for artifact in artifacts)
