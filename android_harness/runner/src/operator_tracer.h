@@ -56,18 +56,15 @@ class OperatorTracer final : public executorch::runtime::EventTracer {
     return false;
   }
   executorch::runtime::Result<bool> log_intermediate_output_delegate(
-      const char*, executorch::runtime::DelegateDebugIntId,
-      const int&) override {
+      const char*, executorch::runtime::DelegateDebugIntId, const int&) override {
     return false;
   }
   executorch::runtime::Result<bool> log_intermediate_output_delegate(
-      const char*, executorch::runtime::DelegateDebugIntId,
-      const bool&) override {
+      const char*, executorch::runtime::DelegateDebugIntId, const bool&) override {
     return false;
   }
   executorch::runtime::Result<bool> log_intermediate_output_delegate(
-      const char*, executorch::runtime::DelegateDebugIntId,
-      const double&) override {
+      const char*, executorch::runtime::DelegateDebugIntId, const double&) override {
     return false;
   }
   void set_delegation_intermediate_output_filter(

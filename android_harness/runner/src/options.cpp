@@ -89,9 +89,9 @@ Options parse_options(int argc, const char* const* argv) {
       continue;
     }
     static const std::set<std::string> with_value = {
-        "--backend",  "--model",       "--inputs",      "--outputs",
-        "--result",   "--iterations",  "--min-seconds", "--warmup-iterations",
-        "--cpu-mask", "--max-seconds", "--threads",     "--warmup-seconds",
+        "--backend",  "--model",       "--inputs",        "--outputs",
+        "--result",   "--iterations",  "--min-seconds",   "--warmup-iterations",
+        "--cpu-mask", "--max-seconds", "--threads",       "--warmup-seconds",
         "--profile",  "--samples",     "--poll-memory-ms"};
     if (with_value.count(flag) == 0) {
       throw Failure(kUsage, "unknown option, see --help", flag);
