@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from compress import recipe
 from deploy import __version__, ledger_cost, provenance, stored, workspace
+from deploy.bench.passes.choice import passes_for
 from deploy.bench.runner import preset
 from deploy.bench.session import run_device
 from deploy.connect import connected
@@ -83,8 +84,9 @@ def run_verify(folder: RunFolder, progress: Progress) -> None:
 
 def run_bench(folder: RunFolder, progress: Progress) -> None:
     """Every artifact on every device; one device at a time, so that none disturbs another."""
-    artifacts = workspace.artifacts_of(folder)
-    jobs = stored.bench_jobs(folder, artifacts)
+    config = folder.config.bench
+    limits, keep = preset(config.preset, config.minutes), stored.keeper(folder)
+    jobs = stored.bench_jobs(folder, workspace.artifacts_of(folder))
     for wanted in folder.config.devices:
         missing = stored.missing_jobs(folder, wanted, jobs)
         if missing is None:
@@ -92,9 +94,10 @@ def run_bench(folder: RunFolder, progress: Progress) -> None:
         try:
             with connected(wanted, progress) as device:
                 runner = bundle(device.profile.abi, progress)
-                limits, keep = preset(folder.config.bench.preset), stored.keeper(folder)
+                asked = config.passes if wanted.passes is None else wanted.passes
+                passes = passes_for(asked, limits, device.profile)
                 device_run, _ = run_device(
-                    device, missing, runner, limits, progress=progress, keep=keep
+                    device, missing, runner, limits, progress=progress, keep=keep, passes=passes
                 )
         except DeviceError as error:
             progress(f"{wanted.profile}: {error}")

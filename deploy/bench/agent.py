@@ -57,16 +57,21 @@ class RunRequest:
     cpu_mask: str | None
     limits: Preset
     timeout_s: float
+    samples: int = 0
+    poll_memory_ms: int = 0
+    profile_bytes: int = 0
+    """Largest profile that is taken; 0: none is asked for."""
 
 
 @dataclass(frozen=True)
 class RunAnswer:
-    """What a run left: exit code, what was printed, and on exit code 0 the two files' content."""
+    """What a run left: exit code, what was printed, and on exit code 0 the files' content."""
 
     exit_code: int
     printed: str
     result: bytes = b""
     outputs: bytes = b""
+    profile: bytes = b""
 
 
 # Data reaches these scripts as positional parameters only.
@@ -165,6 +170,9 @@ class Agent:
             threads=request.threads,
             cpu_mask=request.cpu_mask,
             limits=request.limits,
+            samples=request.samples,
+            poll_memory_ms=request.poll_memory_ms,
+            profile=f"{case}/profile" if request.profile_bytes else None,
         )
         done = self._device.shell(
             ["sh", "-c", _LAUNCH, "sh", case, *self._bundle.launch, *words],
@@ -174,8 +182,10 @@ class Agent:
         printed = done.stderr or done.stdout
         if done.exit_code != 0:
             return RunAnswer(done.exit_code, printed)
-        result, outputs = self._collect(case, request.output_bytes)
-        return RunAnswer(0, printed, result, outputs)
+        limits = {"result.json": MAX_RESULT_BYTES, "outputs": request.output_bytes}
+        if request.profile_bytes:
+            limits["profile"] = request.profile_bytes
+        return RunAnswer(0, printed, *self._collect(case, limits))
 
     def _settle(self) -> None:
         """Let the device write back what was pushed, or it does so during the measurement."""
@@ -183,9 +193,12 @@ class Agent:
             self._device.shell(["sync"])
             self._synced_bytes = self.traffic.bytes_pushed
 
-    def _collect(self, case: str, output_bytes: int) -> tuple[bytes, bytes]:
+    def _collect(self, case: str, limits: Mapping[str, int]) -> list[bytes]:
+        """The content of files of a case, each of at most so many bytes."""
         with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
-            result, outputs = Path(folder) / "result.json", Path(folder) / "outputs"
-            self._device.pull(f"{case}/result.json", result, max_bytes=MAX_RESULT_BYTES)
-            self._device.pull(f"{case}/outputs", outputs, max_bytes=output_bytes)
-            return result.read_bytes(), outputs.read_bytes()
+            found = []
+            for name, max_bytes in limits.items():
+                local = Path(folder) / name
+                self._device.pull(f"{case}/{name}", local, max_bytes=max_bytes)
+                found.append(local.read_bytes())
+            return found

@@ -40,7 +40,7 @@ _NO_BACKEND = {
 
 
 PASSES: tuple[Pass, ...] = (Timing(), Energy())
-"""In their order; the first decides what becomes of the case."""
+"""What is done where nobody asks for more; the first decides what becomes of the case."""
 
 
 def run_device(
@@ -51,13 +51,14 @@ def run_device(
     *,
     progress: Progress = silent,
     keep: Keep = lambda case, raw: None,
+    passes: Sequence[Pass] = PASSES,
 ) -> tuple[DeviceRun, list[Case]]:
-    """Run ``jobs`` in their order on a connected device.
+    """Run ``jobs`` in their order on a connected device, each with all ``passes``.
 
     Nothing that a device or a model does raises: it becomes the status and the reason of a case, or
     of the device. Only what ends the program (Ctrl-C) and errors of ``keep`` pass through.
     """
-    session = _Session(device, bundle, preset, progress, keep)
+    session = _Session(device, bundle, preset, progress, keep, passes)
     try:
         info = device.info()
         agent = Agent(device, bundle, progress)
@@ -119,6 +120,7 @@ class _Session:
     preset: Preset
     progress: Progress
     keep: Keep
+    passes: Sequence[Pass]
 
     def id(self, job: Job) -> str:
         return case_id(job.artifact.name, self.device.profile.name, job.threads)
@@ -135,7 +137,7 @@ class _Session:
             return self._end(job, Status.NOT_RUN, _no_backend(job))
         started = time.monotonic()
         case = CaseRun(self.device, info, job, agent, self.preset, self.progress)
-        first, *others = PASSES
+        first, *others = self.passes
         try:
             gathered = [_measure(conditions.framed(first), case)]
         except PassFailed as error:

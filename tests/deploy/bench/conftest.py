@@ -49,6 +49,7 @@ class Models:
     files: dict[Format, Path]
     inputs: Path
     reference: np.ndarray
+    weight: np.ndarray
 
     def job(self, fmt: Format, *, path: Path | None = None, threads: int = 1) -> Job:
         file = path or self.files[fmt]
@@ -73,7 +74,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     _export_onnx(weight, files[Format.ONNX], files[Format.ORT])
     # Never opened: Core ML does not run here.
     files[Format.COREML].write_bytes(b"")
-    return Models(files, inputs, x @ weight.T)
+    return Models(files, inputs, x @ weight.T, weight)
 
 
 def _export_executorch(weight: np.ndarray, path: Path) -> None:
