@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from compress import recipe
 from deploy import __version__, ledger_cost, provenance, stored, workspace
+from deploy.bench import fleet
 from deploy.bench.runner import preset
 from deploy.bench.session import Job, run_device
+from deploy.config import DeviceConfig
 from deploy.connect import connected
 from deploy.errors import DeviceError
 from deploy.export.options import Written
@@ -82,34 +84,30 @@ def run_verify(folder: RunFolder, progress: Progress) -> None:
 
 
 def run_bench(folder: RunFolder, progress: Progress) -> None:
-    """Every artifact on every device; one device at a time, so that none disturbs another."""
-    artifacts = workspace.artifacts_of(folder)
+    """Every artifact on every device: phones side by side, what computes here in turn."""
+    inputs = folder.compress / stored.INPUTS
     jobs = [
-        Job(
-            artifact=artifact,
-            path=folder.artifacts / artifact.path,
-            inputs=folder.compress / stored.INPUTS,
-            reference=stored.first_outputs(folder, artifact.variant),
-            threads=threads,
-        )
-        for artifact in artifacts
-        for threads in folder.config.bench.threads
+        Job(one, folder.artifacts / one.path, inputs, stored.first_outputs(folder, one.variant), n)
+        for one in workspace.artifacts_of(folder)
+        for n in folder.config.bench.threads
     ]
-    for wanted in folder.config.devices:
-        missing = stored.missing_jobs(folder, wanted, jobs)
-        if missing is None:
-            continue
+    limits, keep = preset(folder.config.bench.preset), stored.keeper(folder)
+
+    def serve(wanted: DeviceConfig, guard: fleet.Guard, say: Progress) -> None:
+        if (missing := stored.missing_jobs(folder, wanted, jobs)) is None:
+            return
         try:
-            with connected(wanted, progress) as device:
-                runner = bundle(device.profile.abi, progress)
-                limits, keep = preset(folder.config.bench.preset), stored.keeper(folder)
-                device_run, _ = run_device(
-                    device, missing, runner, limits, progress=progress, keep=keep
+            with connected(wanted, say) as device:
+                runner = bundle(device.profile.abi, say)
+                measured, _ = run_device(
+                    guard(device), missing, runner, limits, progress=say, keep=keep
                 )
         except DeviceError as error:
-            progress(f"{wanted.profile}: {error}")
-            device_run = stored.absent(wanted, error)
-        stored.write_device(folder, device_run)
+            say(f"{wanted.profile}: {error}")
+            measured = stored.absent(wanted, error)
+        stored.write_device(folder, measured)
+
+    fleet.serve_all(folder.config.devices, serve, progress)
 
 
 def run_report(folder: RunFolder, progress: Progress) -> Report:

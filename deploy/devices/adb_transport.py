@@ -8,6 +8,7 @@ number of bytes, because the lengths inside the packets come from the device.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
 import time
@@ -71,6 +72,9 @@ class TcpTransport(BaseTransport):  # type: ignore[misc]
         """Close the connection; calling it twice is allowed."""
         connection, self._socket = self._socket, None
         if connection is not None:
+            # close() alone leaves another thread that waits for an answer waiting.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
             connection.close()
 
     def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:

@@ -6,6 +6,7 @@ The emulated phone has its own file: what is here needs no other kernel.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -25,7 +26,7 @@ from deploy.bench.recovery import Patience
 from deploy.bench.runner import PRESETS
 from deploy.bench.session import run_device
 from deploy.devices import adb
-from deploy.types import Case, DeviceRun, Metric, Status
+from deploy.types import BenchOverride, Case, DeviceRun, Metric, Status
 from tests.deploy.bench import fake_runner
 from tests.deploy.bench.fake_runner import FakeBundle
 from tests.deploy.bench.proxy import Kind, Proxy, between
@@ -35,6 +36,9 @@ from tests.deploy.native_adbd import NativeAdbd
 EXACT = PRESETS["exact"]
 PATIENCE = Patience(comeback_s=15.0, first_pause_s=0.05, longest_pause_s=0.2)
 HASTY = Patience(comeback_s=0.3, first_pause_s=0.05, longest_pause_s=0.1)
+ONE = BenchOverride(warmup_iterations=0, iterations=1)
+"""With it a case may take its profile's ``case_timeout_s`` and no more."""
+
 HOLD = 'while [ -e "{hold}" ]; do : >"{held}"; sleep 0.02; done'
 CAT = '#!/bin/sh\n[ "$1" = /proc/sys/kernel/random/boot_id ] && exec /bin/cat "{boot}"\n'
 CAT += 'exec /bin/cat "$@"\n'
@@ -289,8 +293,7 @@ def test_a_device_that_freezes_and_thaws(bench: Bench, monkeypatch: pytest.Monke
         bench.hold.unlink()
         daemon.send_signal(signal.SIGCONT)
 
-    device = bench.device(case_timeout_s=1.0, bench={"warmup_iterations": 1, "iterations": 3})
-    device.profile = device.profile.model_validate(device.profile.model_dump())
+    device = bench.device(case_timeout_s=1.0, bench=ONE)
     with meanwhile(freezes):
         _, cases = run_device(
             device, bench.jobs(1), bench.bundle, EXACT, progress=said.append, patience=PATIENCE
@@ -325,31 +328,34 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("end", ENDS)
-def test_a_runner_that_ends_badly_is_named_and_not_repeated(bench: Bench, end: str) -> None:
-    behaviour, status, fault = ENDS[end]
-    # The first case is odd, the others are not: its model's name says which.
-    odd = f"case $model in *.odd) {behaviour};; esac"
-    bundle = fake_runner.make(bench.folder / "odd", odd)
-    first, second = bench.jobs()
-    odd_path = first.path.rename(first.path.with_suffix(".odd"))
-    first = Job(first.artifact, odd_path, first.inputs, first.reference)
-    run, cases = bench.run([first, second], bundle=bundle)
-    assert cases[0].status is status
-    assert cases[0].reason.startswith(f"{fault}: ")
-    assert cases[0].attempts == 1
-    assert cases[1].status is Status.OK, cases[1].reason
+def test_runners_that_end_badly_are_named_and_not_repeated(bench: Bench) -> None:
+    """One case for each bad end, and a good one after them all."""
+    # A model's name says how its runner ends.
+    choices = "".join(
+        f"*.end{number}) {behaviour};; " for number, (behaviour, _, _) in enumerate(ENDS.values())
+    )
+    bundle = fake_runner.make(bench.folder / "odd", f"case $model in {choices} esac")
+    *jobs, good = [
+        fake_runner.job(bench.folder / "models", number, size=1000)
+        for number in range(len(ENDS) + 1)
+    ]
+    for number, job in enumerate(jobs):
+        path = job.path.rename(job.path.with_suffix(f".end{number}"))
+        jobs[number] = dataclasses.replace(job, path=path)
+    run, cases = bench.run([*jobs, good], bundle=bundle)
+    ends = {
+        end: (case.status, case.reason.split(": ")[0], case.attempts)
+        for end, case in zip(ENDS, cases, strict=False)
+    }
+    assert ends == {end: (status, fault, 1) for end, (_, status, fault) in ENDS.items()}
+    assert cases[-1].status is Status.OK, cases[-1].reason
     assert run.status is Status.OK
     assert bench.left() == []
 
 
 def test_a_runner_that_hangs_is_ended_and_not_repeated(bench: Bench) -> None:
     bundle = fake_runner.make(bench.folder / "hanging", "trap '' HUP TERM; while :; do :; done")
-    device = bench.device(case_timeout_s=0.5)
-    override = {"warmup_iterations": 1, "iterations": 3}
-    device.profile = device.profile.model_validate(
-        device.profile.model_dump() | {"bench": override}
-    )
+    device = bench.device(case_timeout_s=0.5, bench=ONE)
     pids: list[int] = []
 
     def watch() -> None:
