@@ -25,9 +25,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import yaml
 from adb_shell.auth.keygen import keygen
 
 from deploy import harness
@@ -36,7 +36,6 @@ from deploy.bench.job import Job
 from deploy.bench.recovery import Patience
 from deploy.bench.runner import PRESETS
 from deploy.bench.session import run_device
-from deploy.config import DeviceConfig
 from deploy.devices import adb, profiles
 from deploy.devices.host import HostDevice
 from deploy.emulator import machine
@@ -63,17 +62,11 @@ class Target:
 
     name: str
     proxy: Proxy
-    work_dir: str
     faults: dict[str, Callable[[random.Random], None]]
     alive: Callable[[], bool]
     revive: Callable[[], None]
     busy: Callable[[], bool]
-    profile_file: Path
-
-    @property
-    def wanted(self) -> DeviceConfig:
-        """What a pipeline would say of it."""
-        return DeviceConfig(profile=str(self.profile_file), serial=self.proxy.serial)
+    profile: DeviceProfile
 
 
 @dataclass
@@ -185,28 +178,28 @@ def _round(
             else:
                 outcome.reasons[case.reason.split(": ")[0]] += 1
 
-    def serve(wanted: DeviceConfig, guard: fleet.Guard, say: Progress) -> None:
-        profile = profiles.load(wanted.profile)
-        missing = [j for j in jobs if f"{j.artifact.name}@{profile.name}/t1" not in outcome.ended]
+    def serve(target: Target, guard: fleet.Guard, say: Progress) -> None:
+        missing = [j for j in jobs if f"{j.artifact.name}@{target.name}/t1" not in outcome.ended]
         if not missing:
             return
         try:
-            device = adb.connect(str(wanted.serial), profile, keys=[key])
+            device = adb.connect(target.proxy.serial, target.profile, keys=[key])
         except DeviceError as error:
-            say(f"{profile.name}: {error}")
+            say(f"{target.name}: {error}")
             return
         with contextlib.closing(device):
             run_device(
                 guard(device),
                 missing,
-                bundles[profile.abi],
+                bundles[target.profile.abi],
                 PRESETS["exact"],
                 progress=say,
                 keep=keep,
                 patience=PATIENCE,
             )
 
-    fleet.serve_all([target.wanted for target in targets], serve, silent)
+    turns = [fleet.Turn(target.profile, partial(serve, target)) for target in targets]
+    fleet.serve_all(turns, silent)
 
 
 def _right(case: Case) -> bool:
@@ -271,14 +264,11 @@ def _daemon(folder: Path, key: Path, number: int) -> Iterator[Target]:
     def flip(rng: random.Random) -> None:
         proxy.plan(rng.choice(("up", "down")), rng.randrange(200_000), "flip")
 
-    file = _profile_file(
-        folder, adbd.profile(work_dir, name=name, tier=Tier.DEVICE, shell_timeout_s=20.0)
-    )
+    profile = adbd.profile(work_dir, name=name, tier=Tier.DEVICE, shell_timeout_s=20.0)
     try:
         yield Target(
             name,
             proxy,
-            str(work_dir),
             {
                 "adbd killed": kill,
                 "adbd frozen": freeze,
@@ -288,7 +278,7 @@ def _daemon(folder: Path, key: Path, number: int) -> Iterator[Target]:
             lambda: True,
             lambda: None,
             busy,
-            file,
+            profile,
         )
     finally:
         proxy.close()
@@ -342,7 +332,6 @@ def _phone(folder: Path, key: Path, number: int, say: Progress) -> Iterator[Targ
         yield Target(
             name,
             proxy,
-            profile.work_dir,
             {
                 "phone killed": kill,
                 "phone reset": reset,
@@ -352,18 +341,11 @@ def _phone(folder: Path, key: Path, number: int, say: Progress) -> Iterator[Targ
             alive,
             revive,
             lambda: False,
-            _profile_file(folder, profile),
+            profile,
         )
     finally:
         proxy.close()
         running[0].stop()
-
-
-def _profile_file(folder: Path, profile: DeviceProfile) -> Path:
-    file = folder / f"{profile.name}.yaml"
-    content = profile.model_dump(mode="json", exclude={"emulator"}, exclude_none=True)
-    file.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return file
 
 
 def main() -> int:

@@ -6,13 +6,15 @@ and an interrupted run goes on with what is missing.
 
 from __future__ import annotations
 
+from functools import partial
+
 from compress import recipe
 from deploy import __version__, ledger_cost, provenance, stored, workspace
 from deploy.bench import fleet
 from deploy.bench.runner import preset
 from deploy.bench.session import Job, run_device
 from deploy.config import DeviceConfig
-from deploy.connect import connected
+from deploy.connect import check, connected
 from deploy.errors import DeviceError
 from deploy.export.options import Written
 from deploy.export.parallel import export_all
@@ -99,15 +101,14 @@ def run_bench(folder: RunFolder, progress: Progress) -> None:
         try:
             with connected(wanted, say) as device:
                 runner = bundle(device.profile.abi, say)
-                measured, _ = run_device(
-                    guard(device), missing, runner, limits, progress=say, keep=keep
-                )
+                row, _ = run_device(guard(device), missing, runner, limits, progress=say, keep=keep)
         except DeviceError as error:
             say(f"{wanted.profile}: {error}")
-            measured = stored.absent(wanted, error)
-        stored.write_device(folder, measured)
+            row = stored.absent(wanted, error)
+        stored.write_device(folder, row)
 
-    fleet.serve_all(folder.config.devices, serve, progress)
+    turns = [fleet.Turn(check(one), partial(serve, one)) for one in folder.config.devices]
+    fleet.serve_all(turns, progress)
 
 
 def run_report(folder: RunFolder, progress: Progress) -> Report:

@@ -9,20 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from deploy.config import DeviceConfig
-from deploy.devices import profiles
 from deploy.devices.base import Device, ShellResult
 from deploy.errors import DeviceError
 from deploy.types import DeviceInfo, DeviceProfile, Progress, Tier
 
 Guard = Callable[[Device], Device]
 """Wraps a connected device so that Ctrl-C ends what is under way on it."""
-
-Serve = Callable[[DeviceConfig, Guard, Progress], None]
-"""All that is to be done with one device, from connecting to it to letting go of it."""
 
 GRACE_S = 30.0
 """Wall seconds that devices get for cleaning up after Ctrl-C."""
@@ -32,35 +28,43 @@ _NUDGE_S = 0.2
 Result = TypeVar("Result")
 
 
-def serve_all(wanted: Sequence[DeviceConfig], serve: Serve, progress: Progress) -> None:
-    """Do ``serve`` for every device; give back control when all have ended.
+@dataclass(frozen=True)
+class Turn:
+    """One device: ``serve`` connects to it, does all that is to be done and lets go of it."""
+
+    profile: DeviceProfile
+    serve: Callable[[Guard, Progress], None]
+
+    @property
+    def computes_here(self) -> bool:
+        """Whether this machine's processor does the device's computing."""
+        return self.profile.tier is not Tier.DEVICE
+
+
+def serve_all(turns: Sequence[Turn], progress: Progress) -> None:
+    """Serve every device; give back control when all have ended.
 
     An error of one device leaves the others alone and is raised at the end, the first one only.
     Ctrl-C ends them all: each gives up its case, cleans up behind it, and what had ended is kept.
     """
-    away = [one for one in wanted if not computes_here(one)]
-    here = [one for one in wanted if computes_here(one)]
+    away = [turn for turn in turns if not turn.computes_here]
+    here = [turn for turn in turns if turn.computes_here]
     if len(away) > 1:
-        _side_by_side(away, serve, progress)
+        _side_by_side(away, progress)
     else:
         here = [*away, *here]
-    for one in here:
-        serve(one, lambda device: device, progress)
+    for turn in here:
+        turn.serve(lambda device: device, progress)
 
 
-def computes_here(wanted: DeviceConfig) -> bool:
-    """Whether this machine's processor does the device's computing."""
-    return profiles.load(wanted.profile).tier is not Tier.DEVICE
-
-
-def _side_by_side(wanted: Sequence[DeviceConfig], serve: Serve, progress: Progress) -> None:
+def _side_by_side(turns: Sequence[Turn], progress: Progress) -> None:
     lock = threading.Lock()
 
     def say(line: str) -> None:
         with lock:
             progress(line)
 
-    workers = [_Worker(one, serve, say) for one in wanted]
+    workers = [_Worker(turn, say) for turn in turns]
     try:
         for worker in workers:
             worker.start()
@@ -87,20 +91,19 @@ def _end(workers: Sequence[_Worker]) -> None:
 class _Worker(threading.Thread):
     """One device's thread. It does not keep the program alive: a second Ctrl-C ends it at once."""
 
-    def __init__(self, wanted: DeviceConfig, serve: Serve, say: Progress) -> None:
-        super().__init__(name=wanted.profile, daemon=True)
+    def __init__(self, turn: Turn, say: Progress) -> None:
+        super().__init__(name=turn.profile.name, daemon=True)
         self.stop = threading.Event()
         self.error: Exception | None = None
-        self._wanted = wanted
-        self._serve = serve
+        self._turn = turn
         self._say = say
         self._device: Interruptible | None = None
 
     def run(self) -> None:
         try:
-            self._serve(self._wanted, self._guard, self._say)
+            self._turn.serve(self._guard, self._say)
         except KeyboardInterrupt:
-            self._say(f"{self._wanted.profile}: interrupted")
+            self._say(f"{self.name}: interrupted")
         except Exception as error:
             self.error = error
 

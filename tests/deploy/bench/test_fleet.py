@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ from deploy import harness
 from deploy.bench import fleet
 from deploy.bench.runner import PRESETS
 from deploy.bench.session import run_device
-from deploy.config import DeviceConfig
+from deploy.devices import profiles
 from deploy.devices.host import HostDevice
 from deploy.errors import ConfigError
-from deploy.types import Case, Progress, Status
+from deploy.types import Case, Progress, Status, silent
 from tests.deploy.bench import fake_runner
 from tests.deploy.bench.test_faults import assert_right, wait_until
 from tests.deploy.bench.test_session import assert_dead
@@ -33,6 +34,13 @@ def daemons(tmp_path: Path) -> Iterator[list[NativeAdbd]]:
         yield [stack.enter_context(running(program, tmp_path / f"adbd{n}")) for n in range(3)]
 
 
+Serve = Callable[[str, fleet.Guard, Progress], None]
+
+
+def turn(name: str, serve: Serve) -> fleet.Turn:
+    return fleet.Turn(profiles.load(name), functools.partial(serve, name))
+
+
 class Fleet:
     """Three phones by profiles that exist; their runners wait for each other in ``meeting``."""
 
@@ -41,7 +49,6 @@ class Fleet:
     def __init__(self, folder: Path, daemons: list[NativeAdbd]) -> None:
         self.folder = folder
         self.by_name = dict(zip(self.PROFILES, daemons, strict=True))
-        self.wanted = [DeviceConfig(profile=name) for name in self.PROFILES]
         self.meeting = folder / "meeting"
         self.meeting.mkdir()
         # A runner goes on only when as many as there are devices have begun their case.
@@ -55,21 +62,20 @@ class Fleet:
         self.kept: list[Case] = []
         self.said: list[str] = []
 
-    def serve(self, wanted: DeviceConfig, guard: fleet.Guard, say: Progress) -> None:
-        adbd = self.by_name[wanted.profile]
-        device = adbd.connect(self.folder / wanted.profile, name=wanted.profile)
+    def serve(self, name: str, guard: fleet.Guard, say: Progress) -> None:
+        device = self.by_name[name].connect(self.folder / name, name=name)
         with contextlib.closing(device):
             run_device(
                 guard(device),
                 self.jobs,
-                self.bundles[wanted.profile],
+                self.bundles[name],
                 EXACT,
                 progress=say,
                 keep=lambda case, _: self.kept.append(case),
             )
 
     def run(self) -> None:
-        fleet.serve_all(self.wanted, self.serve, self.said.append)
+        fleet.serve_all([turn(name, self.serve) for name in self.PROFILES], self.said.append)
 
 
 @pytest.fixture
@@ -92,13 +98,13 @@ def test_phones_run_side_by_side_and_each_case_ends_once(three: Fleet) -> None:
 def test_a_device_that_fails_leaves_the_others_alone(three: Fleet) -> None:
     three.meeting.joinpath("stands-for-the-absent").touch()
 
-    def serve(wanted: DeviceConfig, guard: fleet.Guard, say: Progress) -> None:
-        if wanted.profile == "galaxy-s23":
+    def serve(name: str, guard: fleet.Guard, say: Progress) -> None:
+        if name == "galaxy-s23":
             raise ConfigError("is wrong")
-        three.serve(wanted, guard, say)
+        three.serve(name, guard, say)
 
     with pytest.raises(ConfigError, match="is wrong"):
-        fleet.serve_all(three.wanted, serve, three.said.append)
+        fleet.serve_all([turn(name, serve) for name in three.PROFILES], three.said.append)
     assert [case.status for case in three.kept] == [Status.OK] * 4
 
 
@@ -135,15 +141,15 @@ def test_what_computes_here_runs_alone_and_last() -> None:
     log: list[tuple[str, str]] = []
     both = threading.Barrier(2, timeout=30)
 
-    def serve(wanted: DeviceConfig, _: fleet.Guard, say: Progress) -> None:
-        log.append(("begins", wanted.profile))
-        if not fleet.computes_here(wanted):
+    def serve(name: str, _: fleet.Guard, say: Progress) -> None:
+        log.append(("begins", name))
+        if name in {"pixel-8", "galaxy-s23"}:
             both.wait()
-        say(wanted.profile)
-        log.append(("ends", wanted.profile))
+        say(name)
+        log.append(("ends", name))
 
     names = ["host", "pixel-8", "emulated-arm64", "galaxy-s23"]
-    fleet.serve_all([DeviceConfig(profile=name) for name in names], serve, lambda line: None)
+    fleet.serve_all([turn(name, serve) for name in names], silent)
     assert {name for _, name in log[:4]} == {"pixel-8", "galaxy-s23"}
     assert log[4:] == [
         ("begins", "host"),
