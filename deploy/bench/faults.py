@@ -143,7 +143,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 _CRASHES = {
     *(signal.SIGILL, signal.SIGTRAP, signal.SIGABRT),
-    *(signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV, signal.SIGSYS),
+    *(signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV),
 }
 
 

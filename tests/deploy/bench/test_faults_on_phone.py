@@ -25,9 +25,9 @@ from deploy.bench.runner import PRESETS
 from deploy.bench.session import run_device
 from deploy.devices import adb, profiles
 from deploy.emulator import machine
-from deploy.types import Case, DeviceRun, Format, Status, TensorSpec
+from deploy.types import Case, DeviceRun, Format, Metric, Status, TensorSpec
 from tests.deploy.bench import fake_runner
-from tests.deploy.bench.conftest import Models, artifact
+from tests.deploy.bench.conftest import artifact
 from tests.deploy.bench.fake_runner import FakeBundle
 from tests.deploy.bench.proxy import Proxy, between
 from tests.deploy.bench.test_faults import HASTY, ONE, assert_right, meanwhile, wait_until
@@ -173,12 +173,11 @@ def test_a_full_disk(phone: Phone) -> None:
     assert phone.left() == []
 
 
-def too_big(models: Models, path: Path) -> Job:
-    """A small file whose inference needs some 800 MB, in several pieces."""
+def expanding(folder: Path, rows: int) -> Job:
+    """A file of some hundred bytes whose inference needs about 1.5 kB a row, in several pieces."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    rows = 600_000  # x 64 float32: 154 MB
     nodes = [
         helper.make_node("Expand", ["x", "shape"], ["a"]),
         helper.make_node("Exp", ["a"], ["b"]),
@@ -189,7 +188,7 @@ def too_big(models: Models, path: Path) -> Job:
     ]
     graph = helper.make_graph(
         nodes,
-        "big",
+        "expanding",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 64])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64])],
         [
@@ -198,21 +197,31 @@ def too_big(models: Models, path: Path) -> Job:
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    path, inputs = folder / f"{rows}.onnx", folder / "inputs.bin"
     onnx.save(model, path)
+    x = np.linspace(-1, 1, 64, dtype=np.float32)
+    inputs.write_bytes(x.tobytes())
+    c = np.stack([x, np.exp(x)]).sum(axis=0)
+    y = rows * (c + np.sin(x) + np.sin(np.exp(x)))
     spec = TensorSpec(name="y", dtype="float32", shape=(1, 64))
-    described = artifact(path, Format.ONNX).model_copy(update={"outputs": (spec,)})
-    return Job(described, path, models.inputs)
+    described = artifact(path, Format.ONNX).model_copy(
+        update={"name": f"{rows}.onnx", "outputs": (spec,)}
+    )
+    return Job(described, path, inputs, [y.reshape(1, 64)])
 
 
-def test_a_model_too_big_for_the_memory(phone: Phone, models: Models, tmp_path: Path) -> None:
+def test_a_model_too_big_for_the_memory(phone: Phone, tmp_path: Path) -> None:
     """The real runner and a real runtime; the phone lives on, and so does the next case."""
     bundle = harness.bundle("arm64-v8a")
-    jobs = [too_big(models, tmp_path / "big.onnx"), models.job(Format.ONNX)]
-    run, cases = phone.run(jobs, bundle)
+    big, small = expanding(tmp_path, 600_000), expanding(tmp_path, 3)
+    run, cases = phone.run([big, small], bundle)
     assert cases[0].status is Status.FAILED
     assert cases[0].reason.split(": ")[0] in {Fault.KILLED, Fault.MODEL}, cases[0].reason
     assert cases[0].attempts == 1
     assert cases[1].status is Status.OK, cases[1].reason
+    difference = cases[1].measurement(Metric.OUTPUT_MAX_ABS_DIFF)
+    assert difference is not None
+    assert difference.samples[0] < 1e-4
     assert run.status is Status.OK
     assert phone.left() == []
 
@@ -222,6 +231,8 @@ def resets(phone: Phone, reached: Callable[[], object]) -> Callable[[], None]:
         wait_until(reached)
         phone.machine.monitor("system_reset")
         phone.proxy.cut()
+        # What runs past the proxy is not told of the restart either: it starts anew.
+        phone.side.close()
 
     return act
 
