@@ -149,12 +149,12 @@ class Agent:
         """
         while self._unclean:
             self._device.shell(["sh", "-c", leftovers.CLEAN_UP, "sh", self._unclean[-1]])
-            self._unclean.pop()
+            leftovers.release(self._unclean.pop().rpartition("/")[2])
 
     def give_up(self) -> None:
         """The device is lost: what is left there is for whoever meets it next."""
         for case in self._unclean:
-            leftovers.abandon(case.rpartition("/")[2])
+            leftovers.release(case.rpartition("/")[2])
         self._unclean.clear()
 
     def _run(self, case: str, request: RunRequest) -> RunAnswer:

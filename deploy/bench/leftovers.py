@@ -41,17 +41,23 @@ _OWNED = re.compile(
 )
 
 
+_in_use: set[str] = set()
+"""What this process has on devices now. A disk that lost power brings back what was removed."""
+
+
 def new_name() -> str:
-    """A fresh name that says whose it is: ``<machine>-<process>-<its start>-<random>``."""
-    return f"{_machine()}-{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(4)}"
+    """A fresh name that says whose it is: ``<machine>-<process>-<its start>-<random>``.
+
+    It is in use until :func:`release`.
+    """
+    name = f"{_own()}-{secrets.token_hex(4)}"
+    _in_use.add(name)
+    return name
 
 
-_abandoned: set[str] = set()
-
-
-def abandon(name: str) -> None:
-    """This process gave up what it called ``name``: the device that holds it was lost."""
-    _abandoned.add(name)
+def release(name: str) -> None:
+    """What has this name was removed, or its device was lost: whoever meets it may remove it."""
+    _in_use.discard(name)
 
 
 def has_ended(owner: str) -> bool:
@@ -69,7 +75,8 @@ def sweep(device: Device) -> int:
         found = _OWNED.fullmatch(line.removesuffix("\r"))
         if found is None:
             continue
-        if found.group(1) not in _abandoned and not has_ended(found.group(2)):
+        name, owner = found.groups()
+        if name in _in_use or (owner != _own() and not has_ended(owner)):
             continue
         path = f"{work_dir}/{found.group(0)}"
         if found.group(0).startswith("cases/"):
@@ -82,6 +89,10 @@ def sweep(device: Device) -> int:
     device.shell(["find", f"{work_dir}/cases", *within, *old])
     device.shell(["find", work_dir, "-mindepth", "2", "-maxdepth", "2", "-name", ".*.tmp", *old])
     return swept
+
+
+def _own() -> str:
+    return f"{_machine()}-{os.getpid()}-{_started(os.getpid())}"
 
 
 def _started(pid: int) -> int:

@@ -61,7 +61,7 @@ def run_device(
     try:
         info, _ = recovery.persist("preparing", lambda: session.prepare(jobs))
     except PassFailed as error:
-        reason = f"the device could not be prepared: {error.reason}"
+        reason = f"{error.reason} (No case was begun.)"
         cases = [session.skip(job, reason) for job in jobs]
         return DeviceRun(profile=device.profile, status=Status.INVALID, reason=reason), cases
     cases = []

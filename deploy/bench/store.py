@@ -163,7 +163,8 @@ class Store:
 
     def _send(self, folder: str, files: Mapping[str, tuple[Path, str]], *, mode: int) -> None:
         """Push under temporary names, check the hashes on the device, and only then rename."""
-        temporary = {name: f".{name}.{leftovers.new_name()}.tmp" for name in files}
+        mine = leftovers.new_name()
+        temporary = {name: f".{name}.{mine}.tmp" for name in files}
         try:
             for attempt in (1, 2):
                 total = 0
@@ -191,6 +192,8 @@ class Store:
             with contextlib.suppress(DeviceError):
                 self._device.shell(["rm", "-f", "--", *temporary.values()], cwd=folder)
             raise
+        finally:
+            leftovers.release(mine)
 
     def _hashes(self, folder: str, names: Sequence[str], size: int) -> dict[str, str]:
         """Name to SHA-256 as the device computes it; files that are not there are left out."""

@@ -239,24 +239,36 @@ def test_adbd_restarted_during_a_push(bench: Bench) -> None:
     assert bench.left() == []
 
 
-def test_a_link_that_stays_cut_loses_the_device_and_no_result(bench: Bench) -> None:
-    bench.hold.touch()
-    jobs = bench.jobs(3)
+@pytest.mark.parametrize("stage", ["prepare", "push", "run", "pull"])
+def test_a_link_that_stays_cut_loses_the_device_and_no_result(bench: Bench, stage: str) -> None:
+    """What a phone that dies looks like from here; the first case ended before."""
+    plan, jobs = bench.proxy.plan, bench.jobs(3)
+    device = bench.device()
+    if stage != "prepare":
+        bench.run(jobs[2:], device=device)
+    # Beside the bundle (200 kB up), models (400 kB up) and outputs (200 kB down) little is sent.
+    reached: Callable[[], object] = bench.held.exists
+    if stage == "run":
+        bench.hold.touch()
+    elif stage == "pull":
+        reached = plan("down", 100_000, "hold").done.is_set
+    else:
+        reached = plan("up", 100_000 if stage == "prepare" else 200_000, "hold").done.is_set
 
-    def cuts() -> None:
-        runner_of(bench)
+    def dies() -> None:
+        wait_until(reached)
         bench.proxy.open = False
         bench.proxy.cut()
 
-    with meanwhile(cuts):
-        run, cases = bench.run(jobs, patience=HASTY)
-    assert [case.status for case in cases] == [Status.INVALID] * 3
-    assert all(case.reason.startswith(Fault.LOST) for case in cases)
+    with meanwhile(dies):
+        run, cases = bench.run(jobs[:2], patience=HASTY, device=device)
+    assert [case.status for case in cases] == [Status.INVALID] * 2
+    assert all(case.reason.startswith(f"{Fault.LOST}: ") for case in cases)
     assert run.status is Status.INVALID
-    assert run.reason.startswith(Fault.LOST)
+    assert run.reason.startswith(f"{Fault.LOST}: ")
     # Next contact: what was left there is ended and removed, and everything is measured.
     bench.proxy.open = True
-    bench.hold.unlink()
+    bench.hold.unlink(missing_ok=True)
     run, cases = bench.run(jobs)
     assert [case.status for case in cases] == [Status.OK] * 3
     assert bench.left() == []
