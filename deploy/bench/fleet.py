@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from deploy.devices.base import Device, ShellResult
 from deploy.errors import DeviceError
@@ -117,12 +117,19 @@ class _Worker(threading.Thread):
         return self._device
 
 
+@runtime_checkable
+class Interrupts(Protocol):
+    """A device that can end a call from another thread. Without it calls end by themselves."""
+
+    def interrupt(self) -> None:
+        """End the call that is under way, if there is one; it raises ``DeviceError``."""
+
+
 class Interruptible:
     """A device whose next call raises ``KeyboardInterrupt`` once ``stop`` is set.
 
     It does so once, in the thread that uses the device: what follows is cleaning up, and passes. A
-    call that is under way is ended by closing the connection below it, which the next one makes
-    anew.
+    call that is under way is ended first, where the device can (:class:`Interrupts`).
     """
 
     def __init__(self, device: Device, stop: threading.Event) -> None:
@@ -166,8 +173,8 @@ class Interruptible:
     def nudge(self) -> None:
         """From another thread: end the call that is under way, if its thread was not told yet."""
         with self._lock:
-            if not self._told:
-                self._device.close()
+            if not self._told and isinstance(self._device, Interrupts):
+                self._device.interrupt()
 
     def _call(self, action: Callable[[], Result]) -> Result:
         self._check()

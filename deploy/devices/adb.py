@@ -219,6 +219,11 @@ class AdbDevice:
         self._connection = None
         self._transport.close()
 
+    def interrupt(self) -> None:
+        """From another thread: end the call that is under way; it raises ``DeviceError``."""
+        if isinstance(self._transport, TcpTransport):
+            self._transport.interrupt()
+
     def _shell(
         self, argv: Sequence[str], timeout_s: float | None, cwd: str | None, *, repeatable: bool
     ) -> ShellResult:

@@ -72,10 +72,17 @@ class TcpTransport(BaseTransport):  # type: ignore[misc]
         """Close the connection; calling it twice is allowed."""
         connection, self._socket = self._socket, None
         if connection is not None:
-            # close() alone leaves another thread that waits for an answer waiting.
+            connection.close()
+
+    def interrupt(self) -> None:
+        """From another thread: end the call that is under way as if the other side had closed.
+
+        The socket stays open: closed, its number could go to another connection, whose bytes the
+        waiting thread would then read.
+        """
+        if (connection := self._socket) is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
 
     def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:
         """At least one byte; ``ConnectionError`` at the end of the stream."""

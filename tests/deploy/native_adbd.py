@@ -96,8 +96,8 @@ class NativeAdbd:
 
 
 @contextlib.contextmanager
-def running(program: Path, folder: Path) -> Iterator[NativeAdbd]:
-    daemon = NativeAdbd(program, folder)
+def running(program: Path, folder: Path, shared_key: Path | None = None) -> Iterator[NativeAdbd]:
+    daemon = NativeAdbd(program, folder, shared_key)
     try:
         yield daemon
     finally:

@@ -28,10 +28,12 @@ EXACT = PRESETS["exact"]
 
 
 @pytest.fixture
-def daemons(tmp_path: Path) -> Iterator[list[NativeAdbd]]:
+def daemons(tmp_path: Path, adb_key: Path) -> Iterator[list[NativeAdbd]]:
     program = harness.adbd(HostDevice().profile.abi)
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(running(program, tmp_path / f"adbd{n}")) for n in range(3)]
+        yield [
+            stack.enter_context(running(program, tmp_path / f"adbd{n}", adb_key)) for n in range(3)
+        ]
 
 
 Serve = Callable[[str, fleet.Guard, Progress], None]
