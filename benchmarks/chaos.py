@@ -52,6 +52,9 @@ ROUNDS = 6
 PAUSE_S = 0.15
 """Mean time between two faults, so that they spread over the time that the cases take."""
 
+PHONE_SHARE = 0.1
+"""Share of the faults that strike phones: one that was reset needs its time to start."""
+
 RUN_S = 0.4
 """What the stand-in runner takes for a case."""
 
@@ -67,6 +70,11 @@ class Target:
     revive: Callable[[], None]
     busy: Callable[[], bool]
     profile: DeviceProfile
+
+    @property
+    def is_phone(self) -> bool:
+        """Whether it is a machine of its own."""
+        return "phone killed" in self.faults
 
 
 @dataclass
@@ -231,7 +239,11 @@ class _Monkey:
             self.error = error
 
     def _strike(self) -> None:
-        candidates = [target for target in self.targets if target.alive()]
+        alive = [target for target in self.targets if target.alive()]
+        phones = [target for target in alive if target.is_phone]
+        rare = phones and self.rng.random() < PHONE_SHARE
+        candidates = phones if rare else [target for target in alive if target not in phones]
+        candidates = candidates or alive
         chosen = self.rng.sample(candidates, min(len(candidates), 8))
         victim = next((target for target in chosen if target.busy()), chosen[0])
         kind = self.rng.choice(sorted(victim.faults))
