@@ -75,7 +75,7 @@ class RunAnswer:
 # Data reaches these scripts as positional parameters only.
 _SET_UP = 'mkdir -p -- "$1" && ln -s -- "$2" "$1/$3"'
 _LAUNCH = 'echo $$ >"$1/pid" && shift && exec "$@"'
-_SIZES_AND_HASHES = 'stat -c "%s %n" -- "$@"; sha256sum -- "$@"; true'
+_SIZES_AND_HASHES = '{ stat -c "%s %n" -- "$@"; sha256sum -- "$@"; } 2>&1; true'
 
 
 def bundle_folder_name(files: Mapping[str, str]) -> str:
