@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from deploy.bench import outputs
+from deploy.bench import faults, outputs
 from deploy.bench.agent import Agent, RunAnswer, RunRequest
+from deploy.bench.faults import Fault
 from deploy.bench.job import Job
 from deploy.bench.runner import BACKENDS, Preset, interpret_exit, pinning, plan
 from deploy.devices.base import Device
@@ -31,10 +32,12 @@ BEYOND_CAP_S = 180.0
 class PassFailed(Exception):
     """A pass came to no figures; ``failed`` blames model or runtime, ``invalid`` all around it."""
 
-    def __init__(self, status: Status, reason: str) -> None:
+    def __init__(self, status: Status, reason: str, fault: Fault | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.fault = fault
+        self.attempts = 1
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,13 @@ class CaseRun:
         answer = self.agent.run(request)
         status, reason = interpret_exit(answer.exit_code, answer.printed)
         if status is not Status.OK:
-            raise PassFailed(status, reason)
+            raise PassFailed(status, reason, faults.of_exit(answer.exit_code, answer.printed))
         try:
             result = parse_runner_result(answer.result)
             self._check(result, request.samples)
         except ValueError as error:
             reason = f"the runner's result cannot be used: {error}"
-            raise PassFailed(Status.INVALID, reason) from None
+            raise PassFailed(Status.INVALID, reason, Fault.GARBAGE) from None
         return result, answer
 
     def _check(self, result: RunnerResult, samples: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from adb_shell.auth.keygen import keygen
 
 from deploy import harness
 from deploy.bench.agent import bundle_folder_name
@@ -115,9 +116,17 @@ def bundle() -> harness.Bundle:
     return harness.bundle(HostDevice().profile.abi)
 
 
+@pytest.fixture(scope="session")
+def adb_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all daemons: making one takes longer than many a test."""
+    key = tmp_path_factory.mktemp("key") / "adbkey"
+    keygen(str(key))
+    return key
+
+
 @pytest.fixture
-def adbd(tmp_path: Path) -> Iterator[NativeAdbd]:
-    with running(harness.adbd(HostDevice().profile.abi), tmp_path / "adbd") as daemon:
+def adbd(tmp_path: Path, adb_key: Path) -> Iterator[NativeAdbd]:
+    with running(harness.adbd(HostDevice().profile.abi), tmp_path / "adbd", adb_key) as daemon:
         yield daemon
 
 
