@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from deploy.config import DeviceConfig
-from deploy.devices import adb, profiles
+from deploy.devices import adb, profiles, simctl
 from deploy.devices.base import Device
 from deploy.devices.host import HostDevice
+from deploy.devices.simctl_text import is_udid
 from deploy.emulator import machine
 from deploy.errors import ConfigError, DeviceError
 from deploy.types import DeviceProfile, Progress
@@ -34,6 +35,14 @@ def check(wanted: DeviceConfig) -> DeviceProfile:
     profile = profiles.load(wanted.profile)
     if profile.transport == "host" and wanted.serial is not None:
         raise ConfigError("is this machine and takes no serial", where=f"device '{profile.name}'")
+    if profile.transport == "simctl":
+        if wanted.serial is not None and not is_udid(wanted.serial):
+            raise ConfigError(
+                "serial is no identifier of a simulator",
+                where=f"device '{profile.name}'",
+                hint="Give a UDID of: xcrun simctl list devices; or none, and one is created.",
+            )
+        return profile
     if wanted.serial is not None:
         try:
             adb.parse_serial(wanted.serial)
@@ -79,4 +88,20 @@ def _emulator(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) 
         phone.stop()
 
 
-_CONNECTORS: dict[str, Connector] = {"host": _host, "adb": _adb, "emulator": _emulator}
+def _simulator(
+    wanted: DeviceConfig, profile: DeviceProfile, progress: Progress
+) -> Iterator[Device]:
+    check(wanted)
+    device = simctl.connect(profile, wanted.serial, progress=progress)
+    try:
+        yield device
+    finally:
+        device.close()
+
+
+_CONNECTORS: dict[str, Connector] = {
+    "host": _host,
+    "adb": _adb,
+    "emulator": _emulator,
+    "simctl": _simulator,
+}

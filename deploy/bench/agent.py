@@ -21,7 +21,7 @@ from deploy.bench.store import Store, Traffic
 from deploy.devices.base import Device
 from deploy.errors import DeviceError
 from deploy.metrics.latency import MAX_RESULT_BYTES
-from deploy.types import Progress, silent
+from deploy.types import Artifact, Progress, silent
 
 
 class RunnerBundle(Protocol):
@@ -48,6 +48,7 @@ class RunnerBundle(Protocol):
 class RunRequest:
     """One run of the runner; paths are the device's."""
 
+    artifact: Artifact
     backend: str
     model: str
     model_suffix: str
@@ -67,6 +68,26 @@ class RunAnswer:
     printed: str
     result: bytes = b""
     outputs: bytes = b""
+
+
+class CaseAgent(Protocol):
+    """What a case needs of whoever drives its device; :class:`Agent` says what each call does."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was sent."""
+
+    def prepare(self) -> None:
+        """Have the runner on the device."""
+
+    def push_content(self, path: Path, digest: str) -> str:
+        """Have content on the device; give its path there."""
+
+    def run(self, request: RunRequest) -> RunAnswer:
+        """Run the runner once."""
+
+    def clean_up(self) -> None:
+        """Remove what earlier runs left."""
 
 
 # Data reaches these scripts as positional parameters only.

@@ -7,19 +7,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from deploy.bench.agent import Agent, RunnerBundle
+from deploy.bench.agent import CaseAgent, RunnerBundle
+from deploy.bench.backends import agent_for, refusal
 from deploy.bench.job import Job as Job
 from deploy.bench.job import case_id as case_id
 from deploy.bench.passes.base import CaseRun, Gathered, Pass, PassFailed
 from deploy.bench.passes.timing import Timing
-from deploy.bench.runner import BACKENDS, Preset
+from deploy.bench.runner import Preset
 from deploy.devices.base import Device
 from deploy.errors import DeviceError, MeasurementError, PocketshipError
 from deploy.types import (
     Case,
     DeviceInfo,
     DeviceRun,
-    Format,
     Measurement,
     Progress,
     Status,
@@ -30,12 +30,6 @@ Keep = Callable[[Case, bytes | None], None]
 """Told of each case as soon as it ends, with the runner's raw JSON where there is one."""
 
 RECONNECT_PAUSE_S = 3.0
-
-_NO_BACKEND = {
-    Format.COREML: "Core ML runs on Apple's systems only, neither on Android nor on Linux",
-    Format.PACKED: "no runtime loads a packed program; what it holds is measured in other formats",
-}
-
 
 PASSES: tuple[Pass, ...] = (Timing(),)
 """In their order; the first decides what becomes of the case."""
@@ -58,8 +52,8 @@ def run_device(
     session = _Session(device, bundle, preset, progress, keep)
     try:
         info = device.info()
-        agent = Agent(device, bundle, progress)
-        if any(job.artifact.format in BACKENDS for job in jobs):
+        agent = agent_for(device, bundle, progress)
+        if not all(refusal(device.profile, job) for job in jobs):
             progress(f"{device.serial}: preparing {device.profile.name}")
             agent.prepare()
     except (DeviceError, MeasurementError, OSError) as error:
@@ -86,7 +80,7 @@ def run_device(
     return run, cases
 
 
-def _lost(device: Device, agent: Agent) -> str:
+def _lost(device: Device, agent: CaseAgent) -> str:
     """Why the device is lost, or nothing. A call makes a new connection where one is needed."""
     with contextlib.suppress(DeviceError):
         device.shell(["true"])
@@ -115,14 +109,14 @@ class _Session:
 
     def skip(self, job: Job, reason: str) -> Case:
         """A case that does not run because of its device; formats that never run there say so."""
-        if job.artifact.format not in BACKENDS:
-            return self._end(job, Status.NOT_RUN, _no_backend(job))
+        if why := refusal(self.device.profile, job):
+            return self._end(job, Status.NOT_RUN, why)
         return self._end(job, Status.INVALID, reason)
 
-    def run(self, agent: Agent, info: DeviceInfo, job: Job) -> Case:
+    def run(self, agent: CaseAgent, info: DeviceInfo, job: Job) -> Case:
         """Run one case to its end, whatever that is."""
-        if job.artifact.format not in BACKENDS:
-            return self._end(job, Status.NOT_RUN, _no_backend(job))
+        if why := refusal(self.device.profile, job):
+            return self._end(job, Status.NOT_RUN, why)
         started = time.monotonic()
         case = CaseRun(self.device, info, job, agent, self.preset, self.progress)
         first, *others = PASSES
@@ -197,8 +191,3 @@ def _owed(one: Pass, case: CaseRun, error: PassFailed) -> Gathered:
             for metric in one.metrics
         )
     )
-
-
-def _no_backend(job: Job) -> str:
-    fmt = job.artifact.format
-    return _NO_BACKEND.get(fmt, f"the native runner has no backend for {fmt.value}")

@@ -29,12 +29,23 @@ class RunnerTensor(Model):
     bytes: Annotated[int, Field(ge=0, le=2**42)]
 
 
+class RunnerFootprint(Model):
+    """``phys_footprint`` of the runner's process: what iOS holds an app's memory limit against."""
+
+    baseline_kib: _Kib
+    loaded_kib: _Kib
+    peak_kib: _Kib
+
+
 class RunnerResult(Model):
-    """The JSON that ``bench_runner --result`` writes (docs/architecture.md)."""
+    """The JSON that ``bench_runner --result`` writes (docs/architecture.md).
+
+    ``phys_footprint`` is there on Apple's systems alone.
+    """
 
     schema_: Literal[1] = Field(alias="schema")
     runner_version: _Name
-    backend: Literal["executorch", "onnxruntime"]
+    backend: Literal["executorch", "onnxruntime", "coreml"]
     runtime_version: _Name
     arch: _Name
     model_bytes: Annotated[int, Field(ge=0, le=2**42)]
@@ -49,6 +60,7 @@ class RunnerResult(Model):
     baseline_rss_kib: _Kib
     loaded_rss_kib: _Kib
     peak_rss_kib: _Kib
+    phys_footprint: RunnerFootprint | None = None
     inputs: Annotated[tuple[RunnerTensor, ...], Field(max_length=4096)]
     outputs: Annotated[tuple[RunnerTensor, ...], Field(max_length=4096)]
 
@@ -75,9 +87,12 @@ def latency_measurements(result: RunnerResult, *, tier: Tier, clock: Clock) -> l
     pinned = (
         f"cores {result.cpu_mask}" if result.affinity_applied and result.cpu_mask else "not pinned"
     )
+    threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
+    if result.backend == "coreml":
+        threads = "CPU only, threads chosen by Core ML"
     runner = (
         f"bench_runner {result.runner_version}, {result.backend} {result.runtime_version}, "
-        f"{result.threads} thread{'s' if result.threads > 1 else ''}, {pinned}"
+        f"{threads}, {pinned}"
     )
     if clock == "icount":
         source = f"{runner}; QEMU -icount shift=0: 1 ns of CLOCK_MONOTONIC = 1 instruction"
@@ -96,7 +111,9 @@ def latency_measurements(result: RunnerResult, *, tier: Tier, clock: Clock) -> l
                 reason="the emulated phone's clock counts instructions, not time",
             ),
         ]
-    source = f"{runner}; CLOCK_MONOTONIC"
+    source = f"{runner}; {'CLOCK_UPTIME_RAW' if result.backend == 'coreml' else 'CLOCK_MONOTONIC'}"
+    if tier is Tier.SIMULATOR:
+        source += "; computed by the Mac, no statement about a phone's time"
     return [
         _row(Metric.LOAD_MS, "ms", tier, source, [result.load_ns / 1e6]),
         _row(Metric.FIRST_MS, "ms", tier, source, [result.first_ns / 1e6]),
