@@ -38,6 +38,7 @@ class SimulatorAgent:
         self._bundle = bundle
         self._progress = progress
         self._cases = Path(device.profile.work_dir) / "cases"
+        self._compiled: dict[str, str] = {}
         self._packages: dict[str, Path] = {}
         self._unclean: list[Path] = []
 
@@ -64,9 +65,11 @@ class SimulatorAgent:
         is not what ``digest`` says.
         """
         if path.is_dir():
-            compiled = str(compiled_model(path, digest, self._progress))
-            self._packages[compiled] = path
-            return compiled
+            if digest not in self._compiled:
+                compiled = str(compiled_model(path, digest, self._progress))
+                self._compiled[digest] = compiled
+                self._packages[compiled] = path
+            return self._compiled[digest]
         try:
             actual = sha256(path)
         except OSError as error:

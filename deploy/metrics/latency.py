@@ -56,7 +56,9 @@ class RunnerResult(Model):
     first_ns: _Nanoseconds
     warmup_ns: tuple[_Nanoseconds, ...]
     steady_ns: tuple[_Nanoseconds, ...]
+    steady_minutes: tuple[Annotated[int, Field(ge=0)], ...] = ()
     stopped_by: _Name
+    samples: Annotated[int, Field(ge=0)] = 0
     baseline_rss_kib: _Kib
     loaded_rss_kib: _Kib
     peak_rss_kib: _Kib

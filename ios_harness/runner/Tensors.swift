@@ -67,7 +67,8 @@ func fill(_ array: MLMultiArray, from raw: UnsafeRawBufferPointer, as feature: F
   guard let size = elementBytes(type) else {
     throw Failure(.inputs, "an input has a type that this runner does not know", feature.name)
   }
-  try array.withUnsafeMutableBytes { buffer, strides in
+  try array.withUnsafeMutableBytes {
+    (buffer: UnsafeMutableRawBufferPointer, strides: [Int]) -> Void in
     guard let base = buffer.baseAddress,
       fits(shape: shape, strides: strides, elementBytes: size, bytes: buffer.count)
     else {
@@ -96,8 +97,8 @@ func rawBytes(of array: MLMultiArray, as feature: Feature) throws -> Data {
     throw Failure(.inference, "an output has the shape \(shape), not \(feature.shape)", feature.name)
   }
   var data = Data(count: feature.bytes)
-  try data.withUnsafeMutableBytes { target in
-    try array.withUnsafeBytes { buffer in
+  try data.withUnsafeMutableBytes { (target: UnsafeMutableRawBufferPointer) -> Void in
+    try array.withUnsafeBytes { (buffer: UnsafeRawBufferPointer) -> Void in
       guard fits(shape: shape, strides: strides, elementBytes: size, bytes: buffer.count) else {
         throw Failure(.inference, "Core ML gives an output a layout beyond its memory", feature.name)
       }

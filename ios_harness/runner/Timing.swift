@@ -85,7 +85,7 @@ func measureEach(
 }
 
 private func first(_ model: LoadedModel, _ keep: (Data) throws -> Void) throws -> UInt64 {
-  try autoreleasepool {
+  try autoreleasepool { () throws -> UInt64 in
     let (begin, end, outputs) = try model.run()
     try keep(try model.rawOutputs(outputs))
     return end - begin
@@ -94,7 +94,7 @@ private func first(_ model: LoadedModel, _ keep: (Data) throws -> Void) throws -
 
 // What an inference leaves for the pool is freed after its end was read.
 private func once(_ model: LoadedModel) throws -> (UInt64, UInt64) {
-  try autoreleasepool {
+  try autoreleasepool { () throws -> (UInt64, UInt64) in
     let (begin, end, _) = try model.run()
     return (begin, end)
   }

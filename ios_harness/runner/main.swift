@@ -42,7 +42,7 @@ private func measureModel(_ options: Options) throws {
   var outputs = Data()
   let keep: (Data) throws -> Void = { outputs.append($0) }
   let give: (Int) throws -> Void = { number in
-    try inputs.withUnsafeBytes { raw in
+    try inputs.withUnsafeBytes { (raw: UnsafeRawBufferPointer) -> Void in
       let part = raw[(number * each)..<((number + 1) * each)]
       try model.setInputs(UnsafeRawBufferPointer(rebasing: part))
     }
