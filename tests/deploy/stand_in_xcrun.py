@@ -133,11 +133,15 @@ def _runner(words: list[str]) -> None:
     (wanted,) = features["outputs"]
     if given["name"] != "x" or wanted["name"] != "var_7":
         _fail(4, f"bench_runner: the model's inputs are x, not {given['name']}: {model}")
-    count = len(weight)
-    if len(data) != 4 * count:
-        _fail(4, f"bench_runner: the inputs have {len(data)} bytes, the model needs {4 * count}: x")
-    x = struct.unpack(f"<{count}f", data)
-    y = [sum(a * row[i] for a, row in zip(x, weight, strict=True)) for i in range(len(weight[0]))]
+    samples, count = int(options.get("--samples", 0)), len(weight)
+    need = 4 * count * max(samples, 1)
+    if len(data) != need:
+        _fail(4, f"bench_runner: the inputs have {len(data)} bytes, the model needs {need}: x")
+    y: list[float] = []
+    for x in struct.iter_unpack(f"<{count}f", data):
+        y += [
+            sum(a * row[i] for a, row in zip(x, weight, strict=True)) for i in range(len(weight[0]))
+        ]
     Path(options["--outputs"]).write_bytes(struct.pack(f"<{len(y)}f", *y))
     result = {
         "schema": 1,
@@ -155,13 +159,13 @@ def _runner(words: list[str]) -> None:
         "steady_ns": [1_000_000] * int(options["--iterations"]),
         "steady_minutes": [int(options["--iterations"])],
         "stopped_by": "iterations",
-        "samples": 0,
+        "samples": samples,
         "baseline_rss_kib": 4096,
         "loaded_rss_kib": 8192,
         "peak_rss_kib": 9216,
         "phys_footprint": {"baseline_kib": 2048, "loaded_kib": 5120, "peak_kib": 6144},
         "inputs": [{**given, "bytes": 4 * count}],
-        "outputs": [{**wanted, "bytes": 4 * len(y)}],
+        "outputs": [{**wanted, "bytes": 4 * len(weight[0])}],
     }
     text = behaviour.get("result", json.dumps(result))
     Path(options["--result"]).write_text(text)
