@@ -8,10 +8,11 @@ from pathlib import Path
 
 from deploy import nearby
 from deploy.config import DeviceConfig
-from deploy.devices import adb, discovery, locks, profiles
+from deploy.devices import adb, discovery, locks, profiles, simctl
 from deploy.devices.base import Device
 from deploy.devices.host import HostDevice
 from deploy.devices.replay import ReplayDevice
+from deploy.devices.simctl_text import is_udid
 from deploy.emulator import machine
 from deploy.errors import ConfigError, DeviceError
 from deploy.types import DeviceProfile, Progress
@@ -42,6 +43,14 @@ def check(wanted: DeviceConfig) -> DeviceProfile:
     where = f"device '{profile.name}'"
     if profile.transport == "host" and wanted.serial is not None:
         raise ConfigError("is this machine and takes no serial", where=where)
+    if profile.transport == "simctl":
+        if wanted.serial is not None and not is_udid(wanted.serial):
+            raise ConfigError(
+                "serial is no identifier of a simulator",
+                where=where,
+                hint="Give a UDID of: xcrun simctl list devices; or none, and one is created.",
+            )
+        return profile
     auto = profile.name == profiles.AUTO
     if wanted.transport is not None and wanted.serial is None and not auto:
         raise ConfigError("a transport needs a serial", where=where)
@@ -169,9 +178,24 @@ def _emulator(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) 
         phone.stop()
 
 
+def _simulator(
+    wanted: DeviceConfig, profile: DeviceProfile, progress: Progress
+) -> Iterator[Device]:
+    check(wanted)
+    with contextlib.ExitStack() as stack:
+        if (udid := wanted.serial) is not None:
+            stack.enter_context(
+                locks.held(udid, wait_s=wanted.wait_s, serial=udid, progress=progress)
+            )
+        yield stack.enter_context(
+            contextlib.closing(simctl.connect(profile, udid, progress=progress))
+        )
+
+
 _CONNECTORS: dict[str, Connector] = {
     "host": _host,
     "adb": _adb,
     "emulator": _emulator,
     "replay": _replay,
+    "simctl": _simulator,
 }

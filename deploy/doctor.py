@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy import paths
+from deploy.devices import simctl_text
 from deploy.errors import EXIT_OK, DeviceError
 from deploy.types import Model
 
@@ -28,6 +29,7 @@ first built; building them and what is copied to a phone's disk come on top."""
 
 _VERSION = re.compile(r"\d+(?:\.\d+)+[\w.+-]*")
 _TOOL_TIMEOUT_S = 10.0
+_SIMCTL_TIMEOUT_S = 60.0
 
 
 class Check(Model):
@@ -169,6 +171,7 @@ def check(machine: Machine | None = None) -> list[Check]:
         *(_distribution(machine, *row) for row in _DISTRIBUTIONS),
         *tools,
         _xcrun(machine),
+        _ios_runtime(machine),
         _adb_key(machine),
         _disk_space(machine),
         _cached(
@@ -276,11 +279,43 @@ def _version(machine: Machine, program: Path, flag: str) -> tuple[str, str]:
 
 
 def _xcrun(machine: Machine) -> Check:
-    needed_for = "the iOS simulator and compiling Core ML models"
+    needed_for = "the iOS simulator: Core ML runs on Apple's systems only"
     if machine.system != "Darwin":
         return Check(name="xcrun", ok=False, needed_for=needed_for, how="needs a Mac")
     tool = _Tool("xcrun", ("xcrun",), needed_for, "install Xcode, then: xcode-select --install")
     return _tool(machine, tool)
+
+
+def _ios_runtime(machine: Machine) -> Check:
+    """Whether a simulator can be created; its first answer after an update of Xcode takes long."""
+    name, needed_for = "iOS runtime", "the iOS simulator"
+    place = machine.find("xcrun") if machine.system == "Darwin" else None
+    if place is None:
+        how = "install Xcode first" if machine.system == "Darwin" else "needs a Mac"
+        return Check(name=name, ok=False, needed_for=needed_for, how=how)
+    how = "xcodebuild -downloadPlatform iOS"
+    try:
+        done = subprocess.run(
+            [place, "simctl", "list", "-j"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SIMCTL_TIMEOUT_S,
+            check=False,
+            env={**machine.environment, "LC_ALL": "C"},
+        )
+        listing = simctl_text.parse_list(done.stdout.decode("utf-8", "replace"))
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        reason = "no answer" if isinstance(error, subprocess.TimeoutExpired) else str(error)
+        found = f"simctl list -j: {reason}"
+        return Check(name=name, ok=False, found=found, needed_for=needed_for, how=how)
+    newest = simctl_text.newest_ios(listing.runtimes, ())
+    return Check(
+        name=name,
+        ok=newest is not None,
+        found=f"{newest.name} ({newest.build})" if newest else "",
+        needed_for=needed_for,
+        how="" if newest else how,
+    )
 
 
 def _adb_key(machine: Machine) -> Check:

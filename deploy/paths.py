@@ -24,6 +24,11 @@ def harness_dir() -> Path:
     return _data("android_harness")
 
 
+def ios_harness_dir() -> Path:
+    """Folder of the Swift sources (the runner for the iOS simulator)."""
+    return _data("ios_harness")
+
+
 def cache_dir() -> Path:
     """What can be made again: phone images, bundles, builds. ``POCKETSHIP_CACHE`` overrides it."""
     return _under("POCKETSHIP_CACHE", "XDG_CACHE_HOME", ".cache")

@@ -184,6 +184,16 @@ class EmulatorSpec(Model):
     battery: dict[str, str] = Field(default_factory=dict)
 
 
+class SimulatorSpec(Model):
+    """Which iOS simulator is created for a profile: with the newest runtime that is installed.
+
+    ``device_type`` is an identifier of ``xcrun simctl list devicetypes``.
+    """
+
+    device_type: str = "com.apple.CoreSimulator.SimDeviceType.iPhone-15"
+    minimum_ios: str = Field(default="17.0", pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){0,2}$")
+
+
 class BenchOverride(Model):
     """Iterations that replace the preset's where counts are exact or time is dear."""
 
@@ -201,7 +211,7 @@ class DeviceProfile(Model):
 
     name: str
     description: str
-    transport: Literal["adb", "emulator", "host", "replay"]
+    transport: Literal["adb", "emulator", "host", "replay", "simctl"]
     tier: Tier
     match: dict[str, str] = Field(default_factory=dict)
     abi: str
@@ -210,6 +220,7 @@ class DeviceProfile(Model):
     work_dir: str
     energy: EnergySource
     emulator: EmulatorSpec | None = None
+    simulator: SimulatorSpec | None = None
     bench: BenchOverride | None = None
     shell_timeout_s: float = 30.0
     case_timeout_s: float = 600.0

@@ -24,7 +24,7 @@ from deploy.bench.store import Store, Traffic
 from deploy.devices.base import Device
 from deploy.errors import DeviceError
 from deploy.metrics.latency import MAX_RESULT_BYTES
-from deploy.types import Progress, silent
+from deploy.types import Artifact, Progress, silent
 
 
 class RunnerBundle(Protocol):
@@ -51,6 +51,7 @@ class RunnerBundle(Protocol):
 class RunRequest:
     """One run of the runner; paths are the device's."""
 
+    artifact: Artifact
     backend: str
     model: str
     model_suffix: str
@@ -75,6 +76,29 @@ class RunAnswer:
     result: bytes = b""
     outputs: bytes = b""
     profile: bytes = b""
+
+
+class CaseAgent(Protocol):
+    """What a case needs of whoever drives its device; :class:`Agent` says what each call does."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was sent."""
+
+    def prepare(self) -> None:
+        """Have the runner on the device."""
+
+    def push_content(self, path: Path, digest: str) -> str:
+        """Have content on the device; give its path there."""
+
+    def run(self, request: RunRequest) -> RunAnswer:
+        """Run the runner once."""
+
+    def clean_up(self) -> None:
+        """Remove what earlier runs left."""
+
+    def give_up(self) -> None:
+        """The device is lost: what is left there is for whoever meets it next."""
 
 
 # Data reaches these scripts as positional parameters only.

@@ -113,7 +113,7 @@ class Conditions:
         for a lost device; what cannot be set becomes a warning of each case.
         """
         self._tell(self._settings.restore_all())
-        if self._device.profile.transport == "host":
+        if self._device.profile.transport in {"host", "simctl"}:
             return
         why_not = self._settings.change(FIXED_PERFORMANCE.name, former="false", value="true")
         tell = why_not and self._device.profile.tier is Tier.DEVICE

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from deploy.bench import faults
-from deploy.bench.agent import Agent
+from deploy.bench.agent import CaseAgent
 from deploy.bench.faults import CONSEQUENCES, Fault
 from deploy.bench.passes.base import PassFailed
 from deploy.devices.base import Device
@@ -50,7 +50,7 @@ class Recovery:
     def __init__(
         self,
         device: Device,
-        agent: Agent,
+        agent: CaseAgent,
         patience: Patience,
         progress: Progress = silent,
         *,

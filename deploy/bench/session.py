@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from deploy.bench.agent import Agent, RunnerBundle
+from deploy.bench.agent import CaseAgent, RunnerBundle
+from deploy.bench.backends import agent_for, refusal
 from deploy.bench.conditions import Conditions
 from deploy.bench.job import Job as Job
 from deploy.bench.job import case_id as case_id
@@ -14,13 +15,12 @@ from deploy.bench.passes.base import CaseRun, Gathered, Pass, PassFailed
 from deploy.bench.passes.energy import Energy
 from deploy.bench.passes.timing import Timing
 from deploy.bench.recovery import PATIENT, Patience, Recovery
-from deploy.bench.runner import BACKENDS, Preset
+from deploy.bench.runner import Preset
 from deploy.devices.base import Device
 from deploy.types import (
     Case,
     DeviceInfo,
     DeviceRun,
-    Format,
     Measurement,
     Progress,
     Status,
@@ -29,12 +29,6 @@ from deploy.types import (
 
 Keep = Callable[[Case, bytes | None], None]
 """Told of each case as soon as it ends, with the runner's raw JSON where there is one."""
-
-_NO_BACKEND = {
-    Format.COREML: "Core ML runs on Apple's systems only, neither on Android nor on Linux",
-    Format.PACKED: "no runtime loads a packed program; what it holds is measured in other formats",
-}
-
 
 PASSES: tuple[Pass, ...] = (Timing(), Energy())
 """What is done where nobody asks for more; the first decides what becomes of the case."""
@@ -58,7 +52,7 @@ def run_device(
     with further attempts, as ``patience`` allows; ``keep`` hears of a case once, when it has ended.
     Only what ends the program (Ctrl-C) and errors of ``keep`` pass through.
     """
-    agent = Agent(device, bundle, progress)
+    agent = agent_for(device, bundle, progress)
     session = _Session(device, agent, preset, progress, keep, passes, patience)
     recovery = session.recovery
     try:
@@ -91,7 +85,7 @@ def run_device(
 @dataclass
 class _Session:
     device: Device
-    agent: Agent
+    agent: CaseAgent
     preset: Preset
     progress: Progress
     keep: Keep
@@ -109,7 +103,7 @@ class _Session:
 
     def prepare(self, jobs: Sequence[Job]) -> DeviceInfo:
         """First contact, with the bundle where a job needs one."""
-        if not any(job.artifact.format in BACKENDS for job in jobs):
+        if all(refusal(self.device.profile, job) for job in jobs):
             return self.device.info()
         self.progress(f"{self.device.serial}: preparing {self.device.profile.name}")
         return self.recovery.prepare()
@@ -129,14 +123,14 @@ class _Session:
 
     def skip(self, job: Job, reason: str) -> Case:
         """A case that does not run because of its device; formats that never run there say so."""
-        if job.artifact.format not in BACKENDS:
-            return self._end(job, Status.NOT_RUN, _no_backend(job))
+        if why := refusal(self.device.profile, job):
+            return self._end(job, Status.NOT_RUN, why)
         return self._end(job, Status.INVALID, reason)
 
     def run(self, info: DeviceInfo, job: Job) -> Case:
         """Run one case to its end, whatever that is."""
-        if job.artifact.format not in BACKENDS:
-            return self._end(job, Status.NOT_RUN, _no_backend(job))
+        if why := refusal(self.device.profile, job):
+            return self._end(job, Status.NOT_RUN, why)
         started = time.monotonic()
         case = CaseRun(self.device, info, job, self.agent, self.preset, self.progress)
         first, *others = self.passes
@@ -220,8 +214,3 @@ def _owed(one: Pass, case: CaseRun, error: PassFailed) -> Gathered:
             for metric in one.metrics
         )
     )
-
-
-def _no_backend(job: Job) -> str:
-    fmt = job.artifact.format
-    return _NO_BACKEND.get(fmt, f"the native runner has no backend for {fmt.value}")

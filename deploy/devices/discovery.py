@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from deploy.android_text import printable
-from deploy.devices import adb, adb_presence, adb_usb, locks, profiles
+from deploy.devices import adb, adb_presence, adb_usb, locks, profiles, simctl
 from deploy.devices.adb_device import AdbDevice
 from deploy.devices.adb_glance import Glance, glance
 from deploy.devices.adb_link import NotReady
@@ -96,7 +96,36 @@ def _on_usb() -> list[Sighting]:
     return seen
 
 
-SOURCES: dict[str, Source] = {"ADB server": _on_server, "USB": _on_usb}
+def _simulators() -> list[Sighting]:
+    def of(one: simctl.Seen) -> Sighting:
+        state = "device" if one.usable else "offline"
+        return Sighting(one.udid, "simctl", state, one.hint, ask=lambda _: _simulator(one))
+
+    return [of(one) for one in simctl.listed()]
+
+
+def _simulator(one: simctl.Seen) -> Found:
+    """``xcrun`` has told all there is: nothing is asked inside."""
+    profile = profiles.load("ios-simulator")
+    return Found(
+        serial=one.udid,
+        transport="simctl",
+        state="device",
+        hint=one.hint,
+        profile=profile.name,
+        tier=profile.tier.value,
+        model=printable(one.model, 128),
+        abi=profile.abi,
+        os_build=printable(one.os_build, 128),
+        unknown={
+            "soc": "a simulator computes on its Mac",
+            "battery_percent": "a simulator has none",
+            "battery_c": "a simulator has none",
+        },
+    )
+
+
+SOURCES: dict[str, Source] = {"ADB server": _on_server, "USB": _on_usb, "simctl": _simulators}
 """Name to source. A new kind of device adds one; the first to list a serial wins."""
 
 

@@ -197,7 +197,10 @@ def _check(profile: DeviceProfile, path: Path) -> None:
         raise ConfigError(
             "emulator: needed for transport 'emulator' and for no other", where=where, hint=_HINT
         )
-    if profile.transport != "host" and not profile.work_dir.startswith("/"):
+    if profile.transport != "simctl" and profile.simulator is not None:
+        raise ConfigError("simulator: for transport 'simctl' only", where=where, hint=_HINT)
+    on_this_machine = profile.transport in ("host", "simctl")
+    if not on_this_machine and not profile.work_dir.startswith("/"):
         raise ConfigError(f"work_dir: {profile.work_dir!r} is not absolute", where=where)
     if profile.shell_timeout_s <= 0 or profile.case_timeout_s <= 0:
         raise ConfigError("time-outs are seconds above 0", where=where)

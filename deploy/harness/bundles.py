@@ -55,7 +55,7 @@ class Bundle(BundleManifest):
     @property
     def executables(self) -> tuple[str, ...]:
         """Names of the files that need the executable bit; the others are libraries."""
-        return (target(self.abi).loader, RUNNER)
+        return tuple(word[2:] for word in self.launch if word.startswith("./"))
 
     def manifest(self) -> BundleManifest:
         """What is stored beside the files: all but the folder."""

@@ -47,15 +47,24 @@ class RunnerMemory(Model):
     reason: _Name
 
 
+class RunnerFootprint(Model):
+    """``phys_footprint`` of the runner's process: what iOS holds an app's memory limit against."""
+
+    baseline_kib: _Kib
+    loaded_kib: _Kib
+    peak_kib: _Kib
+
+
 class RunnerResult(Model):
     """The JSON that ``bench_runner --result`` writes (docs/architecture.md).
 
     What has a default came with runner 0.2.0; a runner that leaves it out was not asked for it.
+    ``phys_footprint`` is there on Apple's systems alone.
     """
 
     schema_: Literal[1] = Field(alias="schema")
     runner_version: _Name
-    backend: Literal["executorch", "onnxruntime"]
+    backend: Literal["executorch", "onnxruntime", "coreml"]
     runtime_version: _Name
     arch: _Name
     model_bytes: Annotated[int, Field(ge=0, le=2**42)]
@@ -73,6 +82,7 @@ class RunnerResult(Model):
     loaded_rss_kib: _Kib
     peak_rss_kib: _Kib
     memory: RunnerMemory | None = None
+    phys_footprint: RunnerFootprint | None = None
     inputs: Annotated[tuple[RunnerTensor, ...], Field(max_length=4096)]
     outputs: Annotated[tuple[RunnerTensor, ...], Field(max_length=4096)]
 
@@ -116,7 +126,7 @@ def latency_measurements(
                 reason="the emulated phone's clock counts instructions, not time",
             ),
         ]
-    source = f"{_runner(result)}; CLOCK_MONOTONIC"
+    source = f"{_runner(result)}; {_clock(result, tier)}"
     steady = [ns / 1e6 for ns in result.steady_ns]
     if per_minute:
         steady = minute_medians(result)
@@ -161,7 +171,7 @@ def load_measurements(
             _row(Metric.LOAD_INSTRUCTIONS, tier, source, loads),
             _row(Metric.FIRST_INSTRUCTIONS, tier, source, firsts),
         ]
-    source += "CLOCK_MONOTONIC"
+    source += _clock(results[0], tier)
     return [
         _row(Metric.LOAD_MS, tier, source, [ns / 1e6 for ns in loads]),
         _row(Metric.FIRST_MS, tier, source, [ns / 1e6 for ns in firsts]),
@@ -173,7 +183,7 @@ def install_load_measurement(result: RunnerResult, *, tier: Tier) -> Measurement
 
     The content was just written, so it mostly is in the page cache: this is no cold start.
     """
-    source = f"{_runner(result)}, first load after a push; CLOCK_MONOTONIC"
+    source = f"{_runner(result)}, first load after a push; {_clock(result, tier)}"
     return _row(Metric.INSTALL_LOAD_MS, tier, source, [result.load_ns / 1e6])
 
 
@@ -184,10 +194,19 @@ def _runner(result: RunnerResult) -> str:
     pinned = (
         f"cores {result.cpu_mask}" if result.affinity_applied and result.cpu_mask else "not pinned"
     )
+    threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
+    if result.backend == "coreml":
+        threads = "CPU only, threads chosen by Core ML"
     return (
         f"bench_runner {result.runner_version}, {result.backend} {result.runtime_version}, "
-        f"{result.threads} thread{'s' if result.threads > 1 else ''}, {pinned}"
+        f"{threads}, {pinned}"
     )
+
+
+def _clock(result: RunnerResult, tier: Tier) -> str:
+    name = "CLOCK_UPTIME_RAW" if result.backend == "coreml" else "CLOCK_MONOTONIC"
+    mac = "; computed by the Mac, no statement about a phone's time"
+    return name + (mac if tier is Tier.SIMULATOR else "")
 
 
 def _row(metric: Metric, tier: Tier, source: str, samples: Sequence[float]) -> Measurement:

@@ -10,6 +10,7 @@ def memory_measurements(result: RunnerResult, *, tier: Tier) -> list[Measurement
     """``peak_rss_kib`` (VmHWM) and ``delta_rss_kib`` (peak minus the runner before any runtime).
 
     VmHWM counts mapped file pages, so a memory-mapped model is in it as far as it was touched.
+    Apple's systems say ``resident_size_peak`` in its place, and ``phys_footprint_kib`` on top.
     """
     peak, baseline = result.peak_rss_kib, result.baseline_rss_kib
     missing = "the kernel did not show VmHWM or VmRSS of the runner" if not peak else ""
@@ -19,17 +20,29 @@ def memory_measurements(result: RunnerResult, *, tier: Tier) -> list[Measurement
         delta_missing = f"the peak ({peak} KiB) is below the baseline ({baseline} KiB)"
     else:
         delta_missing = missing
-    source = "VmHWM of /proc/self/status"
-    return [
+    source, before = "VmHWM of /proc/self/status", "VmRSS before the runtime was opened"
+    if result.backend == "coreml":
+        source = "resident_size_peak of task_info(TASK_VM_INFO)"
+        before = "resident_size before the load"
+    rows = [
         _row(Metric.PEAK_RSS_KIB, tier, source, peak, missing),
         _row(
             Metric.DELTA_RSS_KIB,
             tier,
-            f"{source} minus VmRSS before the runtime was opened",
+            f"{source} minus {before}",
             peak - baseline,
             delta_missing,
         ),
     ]
+    footprint = result.phys_footprint
+    if footprint is not None:
+        why = "" if footprint.peak_kib else "the kernel did not show phys_footprint of the runner"
+        source = (
+            "highest phys_footprint of the runner's process, task_info(TASK_VM_INFO); "
+            f"{footprint.baseline_kib} KiB before the load"
+        )
+        rows.append(_row(Metric.PHYS_FOOTPRINT_KIB, tier, source, footprint.peak_kib, why))
+    return rows
 
 
 def polled_measurements(result: RunnerResult, *, tier: Tier) -> list[Measurement]:

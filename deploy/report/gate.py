@@ -46,6 +46,8 @@ PARITY = "parity"
 CASE = "case"
 DEVICE = "device"
 
+_SIMULATION = "computed by the Mac: a simulator gates correctness and deterministic figures only"
+
 _COUNTED = frozenset({Metric.INSTRUCTIONS, Metric.LOAD_INSTRUCTIONS, Metric.FIRST_INSTRUCTIONS})
 # What was asked for and did not come out; `not_run` and `unavailable` were foreseen and are said.
 _BROKEN = frozenset({Status.FAILED, Status.INVALID})
@@ -69,7 +71,8 @@ def verdicts(
     """Judge a run by its parity, its cases, the pipeline's budgets and the device profiles'.
 
     A budget with a wildcard, and a profile's budget, leaves out cases that were ``not_run``; a
-    budget that names its subject does not, and one that finds no figure at all is ``INVALID``.
+    budget that names its subject does not, and one that finds no figure at all is ``INVALID``. So
+    it is with the times and the memory of a simulator, which are its Mac's.
     """
     found: list[Verdict] = [v for check in parity if (v := _judge_parity(check))]
     found += [
@@ -90,7 +93,8 @@ def verdicts(
             found += [
                 _judge_case(case, metric, limit, source)
                 for case in cases
-                if case.device == run.profile.name and case.status is not Status.NOT_RUN
+                if case.device == run.profile.name
+                and not (case.status is Status.NOT_RUN or _says_nothing(case, metric))
             ]
     judged = {(verdict.subject, verdict.metric) for verdict in found}
     found += [
@@ -158,7 +162,12 @@ def _judge_budget(
             yield _invalid(budget.subject, budget.metric, "no artifact has this name", budget.max)
         return
     matching = [case for case in cases if _matches(case.id, budget.subject)]
-    ran = [c for c in matching if c.status is not Status.NOT_RUN or c.id == budget.subject]
+    ran = [
+        c
+        for c in matching
+        if c.id == budget.subject
+        or not (c.status is Status.NOT_RUN or _says_nothing(c, Metric(budget.metric)))
+    ]
     for case in ran:
         yield _judge_case(case, Metric(budget.metric), budget.max, source)
     if not ran:
@@ -183,6 +192,15 @@ def _judge_artifact(artifact: Artifact, budget: Budget, source: str) -> Verdict:
     return _held(artifact.name, budget.metric, float(value), budget.max, source=source, how="exact")
 
 
+def _says_nothing(case: Case, metric: Metric) -> bool:
+    """Whether the figure is a simulator's and of its Mac: its times and memory are no phone's."""
+    found = case.measurement(metric)
+    if found is None or found.tier is not Tier.SIMULATOR:
+        return False
+    of_the_task = metric.value.startswith(Metric.TASK_METRIC.value)
+    return not (of_the_task or deterministic(metric, found.tier))
+
+
 def _judge_case(case: Case, metric: Metric, limit: float, source: str) -> Verdict:
     measurement = case.measurement(metric)
     if case.status is not Status.OK:
@@ -190,6 +208,8 @@ def _judge_case(case: Case, metric: Metric, limit: float, source: str) -> Verdic
         return _invalid(case.id, metric, reason, limit, source)
     if measurement is None:
         return _invalid(case.id, metric, "this case has no such figure", limit, source)
+    if _says_nothing(case, metric):
+        return _invalid(case.id, metric, _SIMULATION, limit, source)
     value = measurement.median
     if value is None:
         reason = f"{measurement.status}: {measurement.reason}"

@@ -13,6 +13,7 @@ import pytest
 
 from deploy import doctor
 from deploy.doctor import Check, Machine
+from tests.deploy.fake_mac import usual
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST_TOOLS = ("g++", "cmake", "ninja")
@@ -140,6 +141,21 @@ def test_own_scripts_come_before_path(machine: MakeMachine, tmp_path: Path) -> N
 def test_xcrun_is_looked_for_on_a_mac_only(machine: MakeMachine) -> None:
     assert by_name(doctor.check(machine("xcrun")))["xcrun"].how == "needs a Mac"
     assert by_name(doctor.check(machine("xcrun", system="Darwin")))["xcrun"].ok
+
+
+def test_the_newest_ios_runtime_is_shown(machine: MakeMachine, tmp_path: Path) -> None:
+    mac = machine("xcrun", system="Darwin")
+    for answer, ok, words in (
+        (json.dumps(usual()), True, "iOS 18.0 (22A3351)"),
+        (json.dumps({"devices": {}}), False, "-downloadPlatform iOS"),
+        ("garbage", False, "is not JSON"),
+    ):
+        (tmp_path / "answer").write_text(answer)
+        program(tmp_path / "bin/xcrun", f"/bin/cat {tmp_path / 'answer'}")
+        check = by_name(doctor.check(mac))["iOS runtime"]
+        assert check.ok == ok
+        assert words in check.found + check.how
+    assert by_name(doctor.check(machine()))["iOS runtime"].how == "needs a Mac"
 
 
 def test_cache_that_cannot_be_written_is_named(machine: MakeMachine, tmp_path: Path) -> None:

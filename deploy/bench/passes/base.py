@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from deploy.bench import faults, outputs
-from deploy.bench.agent import Agent, RunAnswer, RunRequest
+from deploy.bench.agent import CaseAgent, RunAnswer, RunRequest
+from deploy.bench.backends import backends
 from deploy.bench.faults import Fault
 from deploy.bench.job import Job
-from deploy.bench.runner import BACKENDS, Preset, interpret_exit, pinning, plan
+from deploy.bench.runner import Preset, interpret_exit, pinning, plan
 from deploy.devices.base import Device
 from deploy.files import sha256
 from deploy.metrics.latency import RunnerResult, parse_runner_result
@@ -47,7 +48,7 @@ class CaseRun:
     device: Device
     info: DeviceInfo
     job: Job
-    agent: Agent
+    agent: CaseAgent
     preset: Preset
     progress: Progress = silent
 
@@ -67,7 +68,8 @@ class CaseRun:
         if profile.bench is None:
             timeout_s = max(timeout_s, limits.max_seconds + BEYOND_CAP_S)
         wanted = RunRequest(
-            backend=BACKENDS[job.artifact.format],
+            artifact=job.artifact,
+            backend=backends(profile)[job.artifact.format],
             model=self.agent.push_content(job.path, job.artifact.sha256),
             model_suffix=job.path.suffix,
             inputs=self.agent.push_content(job.inputs, sha256(job.inputs)),
@@ -96,7 +98,7 @@ class CaseRun:
     def _check(self, result: RunnerResult, samples: int) -> None:
         """The result is of this case: another model's numbers must not pass for it."""
         job = self.job
-        backend = BACKENDS[job.artifact.format]
+        backend = backends(self.device.profile)[job.artifact.format]
         if result.backend != backend:
             raise ValueError(f"it is of backend {result.backend}, not {backend}")
         if result.model_bytes != job.artifact.bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from deploy.bench.backends import backends
 from deploy.bench.passes.base import CaseRun, Gathered, PassFailed
-from deploy.bench.runner import BACKENDS, brief
+from deploy.bench.runner import brief
 from deploy.errors import PocketshipError
 from deploy.metrics.layers import with_layers
 from deploy.metrics.operators import (
@@ -32,7 +33,7 @@ class Operators:
             result, answer = run.run(request)
         except (PassFailed, PocketshipError) as error:
             return Gathered(operators_reason=str(error))
-        parse = _PARSERS[BACKENDS[run.job.artifact.format]]
+        parse = _PARSERS[backends(run.device.profile)[run.job.artifact.format]]
         try:
             rows = parse(answer.profile, inferences=len(result.steady_ns), clock=run.info.clock)
         except ValueError as error:
