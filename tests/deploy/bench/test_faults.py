@@ -25,7 +25,7 @@ from deploy.bench.job import Job
 from deploy.bench.recovery import Patience
 from deploy.bench.runner import PRESETS
 from deploy.bench.session import run_device
-from deploy.devices import adb
+from deploy.devices import adb, adb_direct
 from deploy.types import BenchOverride, Case, DeviceRun, Metric, Status
 from tests.deploy.bench import fake_runner
 from tests.deploy.bench.fake_runner import FakeBundle
@@ -293,7 +293,7 @@ def test_a_slow_link_is_no_fault(bench: Bench) -> None:
 
 
 def test_a_device_that_freezes_and_thaws(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adb, "CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(adb_direct, "CONNECT_TIMEOUT_S", 0.5)
     bench.hold.touch()
     (daemon,) = bench.adbd.processes
     said: list[str] = []

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from deploy import harness
+from deploy.bench.recovery import Patience
 from deploy.bench.runner import PRESETS, Preset
 from deploy.bench.session import Job, run_device
 from deploy.devices import profiles, simctl
@@ -85,10 +86,13 @@ def job(folder: Path, name: str = "tiny", fmt: Format = Format.COREML, **behavio
     return Job(artifact, path, inputs, [X @ WEIGHT])
 
 
+HASTY = Patience(comeback_s=0.0, first_pause_s=0.01)
+
+
 def run(
     phone: Simulator, bundle: harness.Bundle, *jobs: Job, preset: Preset = EXACT
 ) -> tuple[DeviceRun, list[Case]]:
-    return run_device(phone, jobs, bundle, preset)
+    return run_device(phone, jobs, bundle, preset, patience=HASTY)
 
 
 def leftovers(phone: Simulator) -> list[str]:
@@ -236,7 +240,7 @@ def test_a_late_runner_is_ended(phone: Simulator, bundle: harness.Bundle, tmp_pa
         note = Path(argv[argv.index("--pid-file") + 1])
         while not (note.exists() and note.read_text().endswith("\n")):
             threading.Event().wait(0.01)
-        raise DeviceError("did not end in time")
+        raise DeviceError("did not end in time") from TimeoutError()
 
     phone.spawn = late  # type: ignore[method-assign,assignment]
     _, (case,) = run(phone, bundle, job(tmp_path, hangs=True))
@@ -279,9 +283,7 @@ def test_a_simulator_that_goes_away_loses_the_rest(
     phone: Simulator,
     bundle: harness.Bundle,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deploy.bench.session.RECONNECT_PAUSE_S", 0.0)
     mac.fault(spawn="shut down")
     device_run, cases = run(phone, bundle, job(tmp_path), job(tmp_path, "second"))
     assert [one.status for one in cases] == [Status.INVALID] * 2
