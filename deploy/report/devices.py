@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deploy.report import figures, operators
+from deploy.report import conditions, figures, operators
 from deploy.report.tables import (
     Cell,
     Column,
@@ -90,6 +90,8 @@ def _device(run: DeviceRun, cases: list[Case]) -> DeviceSection:
         tables.append(_resources(ran, resources))
     if task:
         tables.append(_task(ran))
+    if (surroundings := conditions.table(cases)) is not None:
+        tables.append(surroundings)
     return DeviceSection(
         name=plain(run.profile.name),
         description=plain(run.profile.description),
