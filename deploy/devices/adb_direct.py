@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from adb_shell import exceptions
-from adb_shell.adb_device import AdbDevice as Connection
 from adb_shell.auth.sign_pythonrsa import PythonRSASigner
 
 from deploy.android_text import printable
 from deploy.devices import adb_errors
 from deploy.devices.adb_link import Allowance, Answer, TooMuchData, marked, unmarked
+from deploy.devices.adb_packets import FastConnection
 from deploy.devices.adb_transport import LimitedTransport
 from deploy.errors import DeviceError
 from deploy.types import Progress, silent
@@ -94,7 +94,7 @@ class DirectLink:
         if self._connection is not None and self._transport.alive():
             return
         self.close()
-        connection = Connection(self._transport, banner=b"pocketship")
+        connection = FastConnection(self._transport, banner=b"pocketship")
         asked = False
 
         def ask_person(_: Any) -> None:
