@@ -13,6 +13,7 @@ from torch.nn import functional
 from compress.errors import CompressError, PocketshipError, first_line
 from compress.hints import AttentionPair, HiddenPair, Hints, Watched
 from compress.journal import key_of
+from compress.memory_layout import can_be_channels_last
 from compress.quality import flat_outputs
 from compress.samples import Sample, batch
 from compress.task import Task
@@ -66,6 +67,8 @@ class Distilled:
         pairs = (*config.hidden, *config.attention)
         with Watched(self.teacher, [pair.taught for pair in pairs], "the teacher") as seen:
             self._answer_of_teacher(sample)
+        if can_be_channels_last(self.teacher, lambda trial: trial(*sample.inputs)):
+            self.teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if pairs:
             self.hints = Hints(
                 config.hidden, config.attention, student, taught=seen, sample=sample, seed=seed

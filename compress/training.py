@@ -21,10 +21,11 @@ from compress.epochs import Hooks, Loop
 from compress.epochs import Training as Training
 from compress.errors import CompressError, first_line
 from compress.journal import Run, finite_weights, key_of
+from compress.memory_layout import channels_last, pages_kept
 from compress.passes import batch_count, batches
 from compress.passes import evaluate as evaluate
 from compress.quality import flat_outputs
-from compress.samples import Sample
+from compress.samples import Sample, batch
 from compress.task import Task
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -35,7 +36,7 @@ SetMode = Callable[[nn.Module, bool], object]
 """Switches a model between training (True) and evaluation; exported graphs need their own way."""
 
 
-_FORM = 1
+_FORM = 2
 """Of checkpoints and of what an epoch does: raised when either changes."""
 
 
@@ -120,39 +121,53 @@ def fit(
         [code_print(part) for part in (task.loss, task.augment, task.metric)],
         whole,
     )
-    loop = Loop(whole, config, batch_count(len(task.train), config.batch_size), task.metric.gain)
-    resumed = _resume(loop, run, key)
-    try:
-        while not loop.finished:
-            number = len(loop.epochs) + 1
-            where = f"{purpose}, epoch {number}"
-            started = time.monotonic()
-            # Not the generator's state but its origin is what a resumed run has too.
-            torch.manual_seed(run.derived_seed(purpose, "epoch", number))
-            set_mode(model, True)
-            loss = loop.epoch(
-                batches(task, config.batch_size, run.generator(purpose, "batches", number)),
-                functools.partial(loss_of, model),
-                Hooks(before_batch, after_batch),
-                where,
-                lambda text: run.say(f"{purpose}: {text}"),
-            )
-            finite_weights(whole, where)
+
+    with pages_kept(), channels_last(model, lambda trial: _try(trial, task, set_mode)):
+        loop = Loop(
+            whole, config, batch_count(len(task.train), config.batch_size), task.metric.gain
+        )
+        resumed = _resume(loop, run, key)
+        try:
+            while not loop.finished:
+                number = len(loop.epochs) + 1
+                where = f"{purpose}, epoch {number}"
+                started = time.monotonic()
+                # Not the generator's state but its origin is what a resumed run has too.
+                torch.manual_seed(run.derived_seed(purpose, "epoch", number))
+                set_mode(model, True)
+                loss = loop.epoch(
+                    batches(task, config.batch_size, run.generator(purpose, "batches", number)),
+                    functools.partial(loss_of, model),
+                    Hooks(before_batch, after_batch),
+                    where,
+                    lambda text: run.say(f"{purpose}: {text}"),
+                )
+                finite_weights(whole, where)
+                set_mode(model, False)
+                loop.finish_epoch(Epoch(number, loss, evaluate(model, task, task.validation)))
+                run.keep(key, loop.saved())
+                seconds = time.monotonic() - started
+                left = f", about {seconds * (config.epochs - number):.0f} s left"
+                run.say(
+                    f"{purpose}: epoch {number}/{config.epochs}, loss {loss:.4f}, "
+                    f"validation {task.metric.name} {loop.epochs[-1].validation:.4f}, "
+                    f"{seconds:.1f} s{'' if loop.finished else left}"
+                )
+        finally:
+            # A half-trained network must not be taken for a trained one, whatever ended the loop.
+            loop.restore()
             set_mode(model, False)
-            loop.finish_epoch(Epoch(number, loss, evaluate(model, task, task.validation)))
-            run.keep(key, loop.saved())
-            seconds = time.monotonic() - started
-            left = f", about {seconds * (config.epochs - number):.0f} s left"
-            run.say(
-                f"{purpose}: epoch {number}/{config.epochs}, loss {loss:.4f}, "
-                f"validation {task.metric.name} {loop.epochs[-1].validation:.4f}, "
-                f"{seconds:.1f} s{'' if loop.finished else left}"
-            )
-    finally:
-        # A half-trained network must not be taken for a trained one, whatever ended the loop.
-        loop.restore()
-        set_mode(model, False)
     return History(tuple(loop.epochs), loop.kept, resumed)
+
+
+def _try(model: nn.Module, task: Task, set_mode: SetMode) -> None:
+    """Both passes of a training over two samples, without a loss."""
+    few = batch(task.train, torch.arange(min(2, len(task.train))))
+    set_mode(model, True)
+    flat_outputs(model(*few.inputs))[0].sum().backward()  # type: ignore[no-untyped-call]
+    set_mode(model, False)
+    with torch.no_grad():
+        model(*few.inputs)
 
 
 def _resume(loop: Loop, run: Run, key: str) -> int:

@@ -31,6 +31,10 @@ else:
     Step = step_union()
 
 
+PassName = Literal["loads", "memory", "operators", "task"]
+"""What can be looked at beside time: :data:`deploy.bench.passes.choice.MADE`."""
+
+
 class TaskConfig(Model):
     """Where model and data come from: a Python callable, or a saved ``.pt2`` program alone.
 
@@ -56,7 +60,7 @@ class DeviceConfig(Model):
 
     ``transport`` forces a way to it, ``wait_s`` is how long to wait for another pocketship that
     uses it. An ``optional`` device that cannot be had is left out and the report says so; without
-    it the run is INVALID.
+    it the run is INVALID. ``passes`` replaces ``bench.passes`` on this device.
     """
 
     profile: str
@@ -64,6 +68,7 @@ class DeviceConfig(Model):
     transport: Literal["tcp", "usb", "adb-server"] | None = None
     wait_s: float = Field(default=0, ge=0, le=86400)
     optional: bool = False
+    passes: tuple[PassName, ...] | None = None
 
     @property
     def name_or_star(self) -> str:
@@ -73,10 +78,18 @@ class DeviceConfig(Model):
 
 
 class BenchConfig(Model):
-    """How cases are measured. ``threads``: one case for each number."""
+    """How cases are measured. ``threads``: one case for each number.
 
-    preset: Literal["quick", "release", "exact"] = "quick"
+    ``passes``: what is looked at beside time, on every device; None: what the preset has, and
+    nothing on devices whose profile sets its own iterations. ``task_samples``: at most so many of
+    the evaluation samples are run on a device. ``minutes``: how long ``sustained`` measures.
+    """
+
+    preset: Literal["quick", "release", "sustained", "exact"] = "quick"
     threads: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(default=(1,), min_length=1)
+    passes: tuple[PassName, ...] | None = None
+    task_samples: int = Field(default=64, ge=1, le=100_000)
+    minutes: int = Field(default=10, ge=10, le=30)
 
 
 class Requirements(Model):

@@ -135,7 +135,7 @@ class _Meter:
             threads=self._config.threads,
         )
         runner = bundle(device.profile.abi, self._progress)
-        limits = preset(self._preset)
+        limits = preset(self._preset, self._folder.config.bench.minutes)
         _, cases = run_device(device, [job], runner, limits, progress=self._progress)
         return cases[0]
 

@@ -6,11 +6,16 @@ and an interrupted run goes on with what is missing.
 
 from __future__ import annotations
 
+from functools import partial
+
 from compress import recipe
 from deploy import __version__, ledger_cost, provenance, stored, workspace
+from deploy.bench import fleet
+from deploy.bench.passes.choice import passes_for
 from deploy.bench.runner import preset
 from deploy.bench.session import run_device
-from deploy.connect import connected
+from deploy.config import DeviceConfig
+from deploy.connect import check, connected
 from deploy.errors import DeviceError
 from deploy.export.options import Written
 from deploy.export.parallel import export_all
@@ -34,7 +39,7 @@ def run_compress(folder: RunFolder, progress: Progress) -> None:
     """Task -> one program a variant, the ledger, and the outputs that everything is held to."""
     config = folder.config
     if not folder.compress.is_dir():
-        progress("loading the task")
+        progress("loading the task; what it prints itself is in log.txt")
         task = stored.task_of(folder)
         steps = config.recipe.steps if config.recipe else ()
         journal = workspace.journal(folder)
@@ -82,24 +87,29 @@ def run_verify(folder: RunFolder, progress: Progress) -> None:
 
 
 def run_bench(folder: RunFolder, progress: Progress) -> None:
-    """Every artifact on every device; one device at a time, so that none disturbs another."""
-    artifacts = workspace.artifacts_of(folder)
-    jobs = stored.bench_jobs(folder, artifacts)
-    for wanted in folder.config.devices:
-        missing = stored.missing_jobs(folder, wanted, jobs)
-        if missing is None:
-            continue
+    """Every artifact on every device: phones side by side, what computes here in turn."""
+    config = folder.config.bench
+    limits, keep = preset(config.preset, config.minutes), stored.keeper(folder)
+    jobs = stored.bench_jobs(folder, workspace.artifacts_of(folder))
+
+    def serve(wanted: DeviceConfig, guard: fleet.Guard, say: Progress) -> None:
+        if (missing := stored.missing_jobs(folder, wanted, jobs)) is None:
+            return
+        asked = config.passes if wanted.passes is None else wanted.passes
         try:
-            with connected(wanted, progress) as device:
-                runner = bundle(device.profile.abi, progress)
-                limits, keep = preset(folder.config.bench.preset), stored.keeper(folder)
-                device_run, _ = run_device(
-                    device, missing, runner, limits, progress=progress, keep=keep
+            with connected(wanted, say) as found:
+                runner, device = bundle(found.profile.abi, say), guard(found)
+                passes = passes_for(asked, limits, device.profile)
+                row, _ = run_device(
+                    device, missing, runner, limits, progress=say, keep=keep, passes=passes
                 )
         except DeviceError as error:
-            progress(f"{wanted.profile}: {error}")
-            device_run = stored.absent(wanted, error)
-        stored.write_device(folder, device_run)
+            say(f"{wanted.profile}: {error}")
+            row = stored.absent(wanted, error)
+        stored.write_device(folder, row)
+
+    turns = [fleet.Turn(check(one), partial(serve, one)) for one in folder.config.devices]
+    fleet.serve_all(turns, progress)
 
 
 def run_report(folder: RunFolder, progress: Progress) -> Report:

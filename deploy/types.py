@@ -70,6 +70,7 @@ class Format(StrEnum):
 class Metric(StrEnum):
     """Names of everything that is measured; the suffix is the unit."""
 
+    INSTALL_LOAD_MS = "install_load_ms"
     LOAD_MS = "load_ms"
     FIRST_MS = "first_ms"
     LATENCY_MS = "latency_ms"
@@ -84,6 +85,7 @@ class Metric(StrEnum):
     ENERGY_MJ = "energy_mj"
     OUTPUT_MAX_ABS_DIFF = "output_max_abs_diff"
     TASK_METRIC = "task_metric"
+    TASK_METRIC_DROP = "task_metric_drop"
 
 
 class TensorSpec(Model):

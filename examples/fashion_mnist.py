@@ -223,6 +223,32 @@ def mirrored(inputs: Inputs, generator: torch.Generator) -> Inputs:
     return (torch.where(chosen, pictures.flip(-1), pictures),)
 
 
+MEAN, DEVIATION = 0.286, 0.353
+"""Of all pixels of the training pictures."""
+
+
+class Standardised(nn.Module):
+    """A network that is trained on pixels of mean 0 and deviation 1, and then takes them raw.
+
+    Its first layer must not pad: :meth:`folded` moves mean and deviation into that layer's weights.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network((x - MEAN) / DEVIATION)
+
+    def folded(self) -> nn.Module:
+        """The network for raw pictures; the same function but for rounding."""
+        first = next(m for m in self.network.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+        with torch.no_grad():
+            first.weight /= DEVIATION
+            first.bias -= MEAN * first.weight.flatten(1).sum(dim=1)
+        return self.network
+
+
 @dataclass(frozen=True)
 class Plan:
     """How an uncompressed network is trained, and in whose trainings pictures are mirrored.
@@ -233,15 +259,31 @@ class Plan:
     training: Training
     mirrored: bool = False
     mirrored_in_recipes: bool = False
+    standardised: bool = False
 
 
 PLANS: dict[type[nn.Module], Plan] = {
     LeNet300100: Plan(Training(epochs=20, learning_rate=1e-3)),
-    LeNet5: Plan(Training(epochs=16, learning_rate=1e-3), mirrored=True),
-    SmallMobileNetV2: Plan(Training(epochs=8, learning_rate=4e-3), True, True),
+    LeNet5: Plan(
+        Training(
+            epochs=12,
+            batch_size=64,
+            learning_rate=1.5e-3,
+            warmup_epochs=0.5,
+            optimizer="adamw",
+            weight_decay=0.05,
+        ),
+        mirrored=True,
+        standardised=True,
+    ),
+    SmallMobileNetV2: Plan(
+        Training(
+            epochs=5, learning_rate=4e-3, warmup_epochs=0.5, optimizer="adamw", weight_decay=0.02
+        ),
+        mirrored=True,
+        mirrored_in_recipes=True,
+    ),
 }
-TEACHER_EPOCHS = 12
-"""How long a LeNet-5 that only teaches is trained."""
 
 
 class Remembered(nn.Module):
@@ -293,15 +335,15 @@ def lenet_300_100(
         evaluation: how many of the 10,000 test pictures report.
         seed: what the uncompressed network starts from.
         epochs: how long it is trained, if not as :data:`PLANS` says.
-        teacher: ``lenet_5`` lets recipes distil from that network, trained for
-            :data:`TEACHER_EPOCHS`, and not from the uncompressed one.
+        teacher: ``lenet_5`` lets recipes distil from that uncompressed network of the same seed,
+            and not from the task's own.
     """
     task = _task(LeNet300100, evaluation, seed, epochs)
     if teacher is None:
         return task
     if teacher != "lenet_5":
         raise ConfigError(f"'{teacher}' is not lenet_5", where="task.teacher")
-    return _taught_by(_task(LeNet5, 1, seed, TEACHER_EPOCHS), task)
+    return _taught_by(_task(LeNet5, 1, seed, None), task)
 
 
 def lenet_5(
@@ -346,11 +388,12 @@ def _task(kind: type[nn.Module], evaluation: int, seed: int, epochs: int | None)
     training = plan.training
     if epochs is not None:
         training = training.model_copy(update={"epochs": epochs})
-    # Convolutions train twice as fast on CPUs in this memory order, which is not the model's own.
-    trained = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    trained = copy.deepcopy(model)
+    whole = Standardised(trained) if plan.standardised else trained
     run = Run(seed, _say, cache_dir() / "fashion_mnist", place="training the uncompressed network")
-    fit(trained, bare, training, run, purpose=kind.__name__)
-    trained = trained.to(memory_format=torch.contiguous_format).eval()
+    fit(whole, bare, training, run, purpose=kind.__name__)
+    if isinstance(whole, Standardised):
+        whole.folded()
     later = mirrored if plan.mirrored_in_recipes else None
     return replace(bare, model=trained, augment=later)
 

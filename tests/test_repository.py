@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAX_FILE_BYTES = 600_000
 TARGETS = {
     *("help", "setup", "demo", "test", "lint", "bench", "bench-compress"),
+    "chaos",
     *("phone-image", "clean", "distclean"),
 }
 SHELL_SCRIPTS = ("scripts/setup.sh", ".ci/run")

@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import secrets
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from deploy.android_text import parse_sha256sum, printable
+from deploy.bench import leftovers
+from deploy.bench.faults import Fault, FaultError
 from deploy.bench.runner import Preset, arguments
 from deploy.bench.store import Store, Traffic
 from deploy.devices.base import Device
@@ -57,28 +60,27 @@ class RunRequest:
     cpu_mask: str | None
     limits: Preset
     timeout_s: float
+    samples: int = 0
+    poll_memory_ms: int = 0
+    profile_bytes: int = 0
+    """Largest profile that is taken; 0: none is asked for."""
 
 
 @dataclass(frozen=True)
 class RunAnswer:
-    """What a run left: exit code, what was printed, and on exit code 0 the two files' content."""
+    """What a run left: exit code, what was printed, and on exit code 0 the files' content."""
 
     exit_code: int
     printed: str
     result: bytes = b""
     outputs: bytes = b""
+    profile: bytes = b""
 
 
 # Data reaches these scripts as positional parameters only.
 _SET_UP = 'mkdir -p -- "$1" && ln -s -- "$2" "$1/$3"'
 _LAUNCH = 'echo $$ >"$1/pid" && shift && exec "$@"'
-_CLEAN_UP = (
-    'p=$(cat "$1/pid" 2>/dev/null); '
-    "case $p in ''|*[!0-9]*) ;; "
-    # The number may belong to someone else by now: only a process that names this case is killed.
-    '*) grep -qF -- "$1" "/proc/$p/cmdline" 2>/dev/null && kill -9 "$p";; esac; '
-    'rm -rf -- "$1"'
-)
+_SIZES_AND_HASHES = '{ stat -c "%s %n" -- "$@"; sha256sum -- "$@"; } 2>&1; true'
 
 
 def bundle_folder_name(files: Mapping[str, str]) -> str:
@@ -105,14 +107,19 @@ class Agent:
         return self._store.traffic
 
     def prepare(self) -> None:
-        """Make the work folder and have the bundle there, every file verified by its hash."""
+        """Make the work folder and have the bundle there, every file verified by its hash.
+
+        To be called again after the device restarted: nothing known from before is relied on.
+        """
         if self._bundle.abi != self._device.profile.abi:
-            raise DeviceError(
+            raise FaultError(
+                Fault.NOT_STARTED,
                 f"the runner's bundle is for {self._bundle.abi}, "
                 f"the device is declared as {self._device.profile.abi}",
                 where=self._device.serial,
                 hint="Choose the profile that fits the device.",
             )
+        self._store.forget()
         self._store.prepare()
         files = self._bundle.files
         self._bundle_folder = self._store.put_folder(
@@ -130,7 +137,7 @@ class Agent:
         well and its files are not there as they must be.
         """
         self.clean_up()
-        case = f"{self._device.profile.work_dir}/cases/{secrets.token_hex(8)}"
+        case = f"{self._device.profile.work_dir}/cases/{leftovers.new_name()}"
         self._unclean.append(case)
         try:
             return self._run(case, request)
@@ -145,8 +152,14 @@ class Agent:
         Raises ``DeviceError`` when the device is out of reach; what is left is tried again.
         """
         while self._unclean:
-            self._device.shell(["sh", "-c", _CLEAN_UP, "sh", self._unclean[-1]])
-            self._unclean.pop()
+            self._device.shell(["sh", "-c", leftovers.CLEAN_UP, "sh", self._unclean[-1]])
+            leftovers.release(self._unclean.pop().rpartition("/")[2])
+
+    def give_up(self) -> None:
+        """The device is lost: what is left there is for whoever meets it next."""
+        for case in self._unclean:
+            leftovers.release(case.rpartition("/")[2])
+        self._unclean.clear()
 
     def _run(self, case: str, request: RunRequest) -> RunAnswer:
         # ONNX Runtime tells its two formats apart by the name's ending, so the model keeps it.
@@ -165,17 +178,26 @@ class Agent:
             threads=request.threads,
             cpu_mask=request.cpu_mask,
             limits=request.limits,
+            samples=request.samples,
+            poll_memory_ms=request.poll_memory_ms,
+            profile=f"{case}/profile" if request.profile_bytes else None,
         )
-        done = self._device.shell(
-            ["sh", "-c", _LAUNCH, "sh", case, *self._bundle.launch, *words],
-            cwd=self._bundle_folder,
-            timeout_s=request.timeout_s,
-        )
+        launch = ["sh", "-c", _LAUNCH, "sh", case, *self._bundle.launch, *words]
+        started = time.monotonic()
+        try:
+            done = self._device.shell(launch, cwd=self._bundle_folder, timeout_s=request.timeout_s)
+        except DeviceError as error:
+            if time.monotonic() - started < request.timeout_s:
+                raise
+            what = f"no end within {request.timeout_s:g} s"
+            raise FaultError(Fault.HUNG, what, where=self._device.serial) from error
         printed = done.stderr or done.stdout
         if done.exit_code != 0:
             return RunAnswer(done.exit_code, printed)
-        result, outputs = self._collect(case, request.output_bytes)
-        return RunAnswer(0, printed, result, outputs)
+        limits = {"result.json": MAX_RESULT_BYTES, "outputs": request.output_bytes}
+        if request.profile_bytes:
+            limits["profile"] = request.profile_bytes
+        return RunAnswer(0, printed, *self._collect(case, limits))
 
     def _settle(self) -> None:
         """Let the device write back what was pushed, or it does so during the measurement."""
@@ -183,9 +205,27 @@ class Agent:
             self._device.shell(["sync"])
             self._synced_bytes = self.traffic.bytes_pushed
 
-    def _collect(self, case: str, output_bytes: int) -> tuple[bytes, bytes]:
+    def _collect(self, case: str, limits: Mapping[str, int]) -> list[bytes]:
+        """Files of a case, each of at most so many bytes, and whole: hashed there and here."""
+        said = self._device.shell(["sh", "-c", _SIZES_AND_HASHES, "sh", *limits], cwd=case).stdout
+        names = "|".join(re.escape(name) for name in limits)
+        rows = re.findall(rf"^([0-9]{{1,18}}) ({names})\r?$", said, re.MULTILINE)
+        sizes = {name: size for size, name in rows}
+        hashes = parse_sha256sum(said)
+        for name, limit in limits.items():
+            if name not in sizes or name not in hashes:
+                what = f"the runner left no {name}: {printable(said, 160)}"
+                raise FaultError(Fault.GARBAGE, what, where=self._device.serial)
+            if int(sizes[name]) > limit:
+                what = f"{name} has {sizes[name]} bytes, more than {limit}"
+                raise FaultError(Fault.GARBAGE, what, where=self._device.serial)
         with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
-            result, outputs = Path(folder) / "result.json", Path(folder) / "outputs"
-            self._device.pull(f"{case}/result.json", result, max_bytes=MAX_RESULT_BYTES)
-            self._device.pull(f"{case}/outputs", outputs, max_bytes=output_bytes)
-            return result.read_bytes(), outputs.read_bytes()
+            found = []
+            for name, limit in limits.items():
+                local = Path(folder) / name
+                self._device.pull(f"{case}/{name}", local, max_bytes=limit)
+                found.append(local.read_bytes())
+                if hashlib.sha256(found[-1]).hexdigest() != hashes[name]:
+                    what = f"{name} has another content here than on the device"
+                    raise FaultError(Fault.DAMAGED, what, where=self._device.serial)
+            return found

@@ -32,6 +32,14 @@ def expected_bytes(specs: Sequence[TensorSpec]) -> int:
     return sum(_bytes(spec) for spec in specs)
 
 
+def arrays(raw: bytes, specs: Sequence[TensorSpec]) -> list[npt.NDArray[Any]]:
+    """The tensors of a raw file in their own dtype and shape (bfloat16 as float32).
+
+    ``ValueError`` where the size does not fit, or for an unknown dtype.
+    """
+    return _tensors(raw, specs, "the device wrote")
+
+
 def max_abs_diff(
     raw: bytes, specs: Sequence[TensorSpec], reference: Path | bytes | Arrays
 ) -> float:
@@ -66,10 +74,14 @@ def max_abs_diff(
 
 
 def _split(raw: bytes, specs: Sequence[TensorSpec], who: str) -> list[npt.NDArray[np.float64]]:
+    return [tensor.reshape(-1).astype(np.float64) for tensor in _tensors(raw, specs, who)]
+
+
+def _tensors(raw: bytes, specs: Sequence[TensorSpec], who: str) -> list[npt.NDArray[Any]]:
     need = expected_bytes(specs)
     if len(raw) != need:
         raise ValueError(f"{who} {len(raw)} bytes of outputs, the model's outputs are {need}")
-    tensors = []
+    tensors: list[npt.NDArray[Any]] = []
     at = 0
     for spec in specs:
         part = raw[at : at + _bytes(spec)]
@@ -77,10 +89,11 @@ def _split(raw: bytes, specs: Sequence[TensorSpec], who: str) -> list[npt.NDArra
         if spec.dtype == "bfloat16":
             # The upper half of a float32.
             widened = np.frombuffer(part, dtype="<u2").astype(np.uint32) << 16
-            tensors.append(widened.view(np.float32).astype(np.float64))
+            tensor: npt.NDArray[Any] = widened.view(np.float32)
         else:
-            dtype = np.dtype(spec.dtype).newbyteorder("<")
-            tensors.append(np.frombuffer(part, dtype=dtype).astype(np.float64))
+            stored = np.frombuffer(part, dtype=np.dtype(spec.dtype).newbyteorder("<"))
+            tensor = stored.astype(spec.dtype)
+        tensors.append(tensor.reshape(spec.shape))
     return tensors
 
 

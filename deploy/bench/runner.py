@@ -27,25 +27,44 @@ class Preset:
     iterations: int
     min_seconds: float
     max_seconds: float
+    passes: tuple[str, ...] = ()
+    """Passes beside timing that a pipeline gets where it names none (docs/passes.md)."""
+    per_minute: bool = False
+    """Whether steady figures are medians of minutes instead of single inferences."""
 
 
 PRESETS: dict[str, Preset] = {
     # LiteRT's benchmark_model: at least 50 runs and 1 s, at most 150 s.
-    "quick": Preset("quick", 10, 0.5, 50, 1.0, 150.0),
+    "quick": Preset("quick", 10, 0.5, 50, 1.0, 150.0, ("loads", "memory", "task")),
     # MLPerf Mobile's single stream: at least 1024 queries and 60 s.
-    "release": Preset("release", 10, 0.5, 1024, 60.0, 900.0),
+    "release": Preset(
+        "release", 10, 0.5, 1024, 60.0, 900.0, ("loads", "memory", "operators", "task")
+    ),
+    # A phone that gets warm: the order of devices at minute 1 is not the order at minute 30.
+    "sustained": Preset("sustained", 10, 0.5, 50, 600.0, 750.0, ("loads", "memory"), True),
     # For counted instructions, which repeat exactly.
     "exact": Preset("exact", 1, 0.0, 3, 0.0, 150.0),
 }
 
 
-def preset(name: str) -> Preset:
-    """The preset of that name; ``ConfigError`` where there is none."""
+SUSTAINED_MINUTES = 10
+_MAX_BEYOND_S = 150.0
+
+
+def preset(name: str, minutes: int = SUSTAINED_MINUTES) -> Preset:
+    """The preset of that name; ``ConfigError`` where there is none.
+
+    ``minutes`` is how long ``sustained`` measures; the others do not ask.
+    """
     if name not in PRESETS:
         raise ConfigError(
             f"unknown bench preset {name!r}", hint=f"Use one of {', '.join(PRESETS)}."
         )
-    return PRESETS[name]
+    chosen = PRESETS[name]
+    if chosen.per_minute:
+        seconds = minutes * 60.0
+        return replace(chosen, min_seconds=seconds, max_seconds=seconds + _MAX_BEYOND_S)
+    return chosen
 
 
 def plan(chosen: Preset, override: BenchOverride | None) -> Preset:
@@ -58,7 +77,25 @@ def plan(chosen: Preset, override: BenchOverride | None) -> Preset:
         warmup_seconds=0.0,
         iterations=override.iterations,
         min_seconds=0.0,
+        per_minute=False,
     )
+
+
+def brief(limits: Preset, *, warmup: int, iterations: int, seconds: float = 0.0) -> Preset:
+    """``limits`` for a pass that needs fewer inferences; never more than ``limits`` has."""
+    return replace(
+        limits,
+        warmup_iterations=min(warmup, limits.warmup_iterations),
+        warmup_seconds=0.0,
+        iterations=min(iterations, limits.iterations),
+        min_seconds=min(seconds, limits.min_seconds),
+        per_minute=False,
+    )
+
+
+def load_only(limits: Preset) -> Preset:
+    """``limits`` for the load and the first inference alone."""
+    return brief(limits, warmup=0, iterations=0)
 
 
 def arguments(
@@ -71,8 +108,15 @@ def arguments(
     threads: int,
     cpu_mask: str | None,
     limits: Preset,
+    samples: int = 0,
+    poll_memory_ms: int = 0,
+    profile: str | None = None,
 ) -> list[str]:
-    """The runner's options (without the program). Paths are the device's."""
+    """The runner's options (without the program). Paths are the device's.
+
+    ``samples``: the inputs hold so many and each is run once. ``poll_memory_ms``: poll the memory
+    beside the inferences. ``profile``: the file that gets what each operator costs.
+    """
     words = [
         *("--backend", backend),
         *("--model", model),
@@ -88,6 +132,12 @@ def arguments(
     ]
     if cpu_mask is not None:
         words += ["--cpu-mask", cpu_mask]
+    if samples:
+        words += ["--samples", str(samples)]
+    if poll_memory_ms:
+        words += ["--poll-memory-ms", str(poll_memory_ms)]
+    if profile is not None:
+        words += ["--profile", profile]
     return words
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from deploy.bench.job import case_id as case_id
 from deploy.bench.passes.base import CaseRun, Gathered, Pass, PassFailed
 from deploy.bench.passes.energy import Energy
 from deploy.bench.passes.timing import Timing
+from deploy.bench.recovery import PATIENT, Patience, Recovery
 from deploy.bench.runner import BACKENDS, Preset
 from deploy.devices.base import Device
-from deploy.errors import DeviceError, MeasurementError, PocketshipError
 from deploy.types import (
     Case,
     DeviceInfo,
@@ -31,8 +30,6 @@ from deploy.types import (
 Keep = Callable[[Case, bytes | None], None]
 """Told of each case as soon as it ends, with the runner's raw JSON where there is one."""
 
-RECONNECT_PAUSE_S = 3.0
-
 _NO_BACKEND = {
     Format.COREML: "Core ML runs on Apple's systems only, neither on Android nor on Linux",
     Format.PACKED: "no runtime loads a packed program; what it holds is measured in other formats",
@@ -40,7 +37,7 @@ _NO_BACKEND = {
 
 
 PASSES: tuple[Pass, ...] = (Timing(), Energy())
-"""In their order; the first decides what becomes of the case."""
+"""What is done where nobody asks for more; the first decides what becomes of the case."""
 
 
 def run_device(
@@ -51,43 +48,38 @@ def run_device(
     *,
     progress: Progress = silent,
     keep: Keep = lambda case, raw: None,
+    passes: Sequence[Pass] = PASSES,
+    patience: Patience = PATIENT,
 ) -> tuple[DeviceRun, list[Case]]:
-    """Run ``jobs`` in their order on a connected device.
+    """Run ``jobs`` in their order on a connected device, each with all ``passes``.
 
     Nothing that a device or a model does raises: it becomes the status and the reason of a case, or
-    of the device. Only what ends the program (Ctrl-C) and errors of ``keep`` pass through.
+    of the device; :mod:`deploy.bench.faults` has the list. Faults of the infrastructure are met
+    with further attempts, as ``patience`` allows; ``keep`` hears of a case once, when it has ended.
+    Only what ends the program (Ctrl-C) and errors of ``keep`` pass through.
     """
-    session = _Session(device, bundle, preset, progress, keep)
+    agent = Agent(device, bundle, progress)
+    session = _Session(device, agent, preset, progress, keep, passes, patience)
+    recovery = session.recovery
     try:
-        info = device.info()
-        agent = Agent(device, bundle, progress)
-        conditions = Conditions(device, info, progress=progress)
-        if any(job.artifact.format in BACKENDS for job in jobs):
-            progress(f"{device.serial}: preparing {device.profile.name}")
-            agent.prepare()
-            conditions.begin()
-    except (DeviceError, MeasurementError, OSError) as error:
-        reason = f"the device could not be prepared: {error}"
+        info, _ = recovery.persist("preparing", lambda: session.prepare(jobs))
+    except PassFailed as error:
+        reason = f"{error.reason} (No case was begun.)"
         cases = [session.skip(job, reason) for job in jobs]
         return DeviceRun(profile=device.profile, status=Status.INVALID, reason=reason), cases
     cases = []
-    lost = ""
     try:
         for number, job in enumerate(jobs, 1):
             progress(f"{device.serial}: case {number}/{len(jobs)} {session.id(job)}")
-            if lost:
-                cases.append(session.skip(job, lost))
-                continue
-            cases.append(session.run(agent, info, conditions, job))
-            if cases[-1].status is Status.INVALID:
-                lost = _lost(device, agent)
+            lost = recovery.lost
+            cases.append(session.skip(job, lost) if lost else session.run(info, job))
     finally:
-        conditions.end()
+        session.let_go()
     traffic = agent.traffic
     run = DeviceRun(
         profile=device.profile,
-        status=Status.INVALID if lost else Status.OK,
-        reason=lost,
+        status=Status.INVALID if recovery.lost else Status.OK,
+        reason=recovery.lost,
         info=info,
         bytes_pushed=traffic.bytes_pushed,
         bytes_already_there=traffic.bytes_already_there,
@@ -96,32 +88,44 @@ def run_device(
     return run, cases
 
 
-def _lost(device: Device, agent: Agent) -> str:
-    """Why the device is lost, or nothing. A call makes a new connection where one is needed."""
-    with contextlib.suppress(DeviceError):
-        device.shell(["true"])
-        agent.clean_up()
-        return ""
-    # An ADB daemon that restarts needs a moment; a phone that restarts is lost for this run.
-    time.sleep(RECONNECT_PAUSE_S)
-    try:
-        device.shell(["true"])
-        agent.clean_up()
-    except DeviceError as error:
-        return f"the device was lost: {error}"
-    return ""
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Session:
     device: Device
-    bundle: RunnerBundle
+    agent: Agent
     preset: Preset
     progress: Progress
     keep: Keep
+    passes: Sequence[Pass]
+    patience: Patience
+    conditions: Conditions | None = None
+
+    def __post_init__(self) -> None:
+        self.recovery = Recovery(
+            self.device, self.agent, self.patience, self.progress, prepared=self.prepared
+        )
 
     def id(self, job: Job) -> str:
         return case_id(job.artifact.name, self.device.profile.name, job.threads)
+
+    def prepare(self, jobs: Sequence[Job]) -> DeviceInfo:
+        """First contact, with the bundle where a job needs one."""
+        if not any(job.artifact.format in BACKENDS for job in jobs):
+            return self.device.info()
+        self.progress(f"{self.device.serial}: preparing {self.device.profile.name}")
+        return self.recovery.prepare()
+
+    def prepared(self, info: DeviceInfo) -> None:
+        """After each preparing: a restart ends the modes that were set before it."""
+        if self.conditions is None:
+            self.conditions = Conditions(self.device, info, progress=self.progress)
+        self.conditions.begin()
+
+    def let_go(self) -> None:
+        """Leave the device as it was; a lost one is seen to at the next contact."""
+        if self.recovery.lost:
+            self.agent.give_up()
+        elif self.conditions is not None:
+            self.conditions.end()
 
     def skip(self, job: Job, reason: str) -> Case:
         """A case that does not run because of its device; formats that never run there say so."""
@@ -129,27 +133,43 @@ class _Session:
             return self._end(job, Status.NOT_RUN, _no_backend(job))
         return self._end(job, Status.INVALID, reason)
 
-    def run(self, agent: Agent, info: DeviceInfo, conditions: Conditions, job: Job) -> Case:
+    def run(self, info: DeviceInfo, job: Job) -> Case:
         """Run one case to its end, whatever that is."""
         if job.artifact.format not in BACKENDS:
             return self._end(job, Status.NOT_RUN, _no_backend(job))
         started = time.monotonic()
-        case = CaseRun(self.device, info, job, agent, self.preset, self.progress)
-        first, *others = PASSES
+        case = CaseRun(self.device, info, job, self.agent, self.preset, self.progress)
+        first, *others = self.passes
         try:
-            gathered = [_measure(conditions.framed(first), case)]
+            timed, attempts = self._measure(self._framed(first), case)
         except PassFailed as error:
             wall = time.monotonic() - started
-            return self._end(job, error.status, error.reason, wall=wall)
+            self.recovery.settle()
+            return self._end(job, error.status, error.reason, wall=wall, attempts=error.attempts)
+        gathered = [timed]
         for other in others:
             try:
-                gathered.append(_measure(other, case))
+                if self.recovery.lost:
+                    raise PassFailed(Status.INVALID, self.recovery.lost)
+                gathered.append(self._measure(other, case)[0])
             except PassFailed as error:
                 self.progress(f"{self.id(job)}: {other.name}: {error.reason}")
                 gathered.append(_owed(other, case, error))
         return self._end(
-            job, Status.OK, "", wall=time.monotonic() - started, gathered=tuple(gathered)
+            job,
+            Status.OK,
+            "",
+            wall=time.monotonic() - started,
+            attempts=attempts,
+            gathered=tuple(gathered),
         )
+
+    def _framed(self, one: Pass) -> Pass:
+        return one if self.conditions is None else self.conditions.framed(one)
+
+    def _measure(self, one: Pass, case: CaseRun) -> tuple[Gathered, int]:
+        what = f"{self.id(case.job)}: {one.name}"
+        return self.recovery.persist(what, lambda: one.measure(case))
 
     def _end(
         self,
@@ -158,6 +178,7 @@ class _Session:
         reason: str,
         *,
         wall: float = 0.0,
+        attempts: int = 1,
         gathered: tuple[Gathered, ...] = (),
     ) -> Case:
         case = Case(
@@ -176,22 +197,12 @@ class _Session:
             wall_seconds=wall,
             before=gathered[0].before if gathered else None,
             after=gathered[0].after if gathered else None,
+            attempts=attempts,
         )
         if status is not Status.OK:
             self.progress(f"{self.device.serial}: {case.id} {status.value}: {reason}")
         self.keep(case, gathered[0].raw if gathered else None)
         return case
-
-
-def _measure(one: Pass, case: CaseRun) -> Gathered:
-    try:
-        return one.measure(case)
-    except PocketshipError as error:
-        raise PassFailed(Status.INVALID, str(error)) from error
-    except (OSError, ValueError) as error:
-        # The inputs on this machine: unreadable, or outputs of a dtype that has no size.
-        reason = f"{case.job.path.name}: {error}"
-        raise PassFailed(Status.INVALID, reason) from error
 
 
 def _owed(one: Pass, case: CaseRun, error: PassFailed) -> Gathered:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.android_text import parse_df_available_kib, parse_sha256sum, printable
+from deploy.bench import leftovers
+from deploy.bench.faults import FULL_DISK, Fault, FaultError
 from deploy.devices.base import Device, ShellResult
 from deploy.errors import DeviceError, MeasurementError
 from deploy.files import sha256
@@ -21,9 +22,23 @@ SPARE_BYTES = 32 << 20
 """Left free on the device beside what is pushed: outputs and results need room too."""
 
 SLOWEST_HASH_BYTES_S = 1_000_000
-_MOVE = 'while [ $# -gt 1 ]; do mv -f -- "$1" "$2" || exit 1; shift 2; done'
+KEPT_BUNDLES = 2
+"""The bundle in use and the one used before it: going back and forth between two sends nothing."""
+
+# Data reaches these scripts as positional parameters only. A folder or a link where a file of ours
+# belongs is not ours: mv would move into it, so it goes first.
+_MOVE = (
+    "while [ $# -gt 1 ]; do "
+    'if [ -d "$2" ] || [ -L "$2" ]; then rm -rf -- "$2"; fi; '
+    'mv -f -- "$1" "$2" || exit 1; shift 2; done'
+)
+_FOLDERS = (
+    'for f; do if [ -L "$f" ] || [ ! -d "$f" ]; then rm -rf -- "$f"; mkdir -p -- "$f" || exit 1; '
+    "fi; done"
+)
 _LIST = 'for f in ./*; do [ -f "$f" ] && stat -c "%Y %s %n" "$f"; done; true'
-_STALE_MINUTES = 180
+_BUNDLES = 'for f in bundle-*; do [ -e "$f" ] && stat -c "%Y %n" "$f"; done; true'
+_DIGEST_GLOB = "[0-9a-f]" * 64
 
 
 @dataclass
@@ -50,15 +65,27 @@ class Store:
         self.folder = f"{self._work_dir}/store"
         self.traffic = Traffic()
         self._verified: set[str] = set()
+        self._bundle = ""
 
     def prepare(self) -> None:
-        """Make the folders; remove what an interrupted run left behind hours ago."""
-        self.must(["mkdir", "-p", "--", self.folder, f"{self._work_dir}/cases"], "make its folders")
-        old = ["-mmin", f"+{_STALE_MINUTES}", "-exec", "rm", "-rf", "{}", "+"]
-        self._device.shell(["find", self.folder, "-name", ".*.tmp", *old])
-        self._device.shell(
-            ["find", f"{self._work_dir}/cases", "-mindepth", "1", "-maxdepth", "1", *old]
+        """Make the folders; remove what interrupted runs left there, and what is not ours.
+
+        The work folder belongs to pocketship: files of others in the store are deleted.
+        """
+        # The work folder itself may be a link that its owner put there; what is in it may not.
+        self.must(["mkdir", "-p", "--", self._work_dir], "make its folders")
+        self.must(
+            ["sh", "-c", _FOLDERS, "sh", self.folder, f"{self._work_dir}/cases"], "make its folders"
         )
+        if swept := leftovers.sweep(self._device):
+            self._progress(f"{self._device.serial}: removed {swept} leftovers of interrupted runs")
+        known = ["-type", "f", "(", "-name", _DIGEST_GLOB, "-o", "-name", ".*.tmp", ")"]
+        within = ["find", self.folder, "-mindepth", "1", "-maxdepth", "1"]
+        self._device.shell([*within, "!", "(", *known, ")", "-exec", "rm", "-rf", "{}", "+"])
+
+    def forget(self) -> None:
+        """Trust nothing that was verified before: the device restarted meanwhile."""
+        self._verified.clear()
 
     def put(self, path: Path, digest: str) -> str:
         """Have ``path``, whose SHA-256 is ``digest``, on the device; give its path there.
@@ -97,7 +124,8 @@ class Store:
         bad = [n for n in files if re.fullmatch(r"[A-Za-z0-9_+][A-Za-z0-9._+-]*", n) is None]
         if bad:
             raise MeasurementError(f"{bad[0]!r} is no plain file name", where=str(source))
-        self.must(["mkdir", "-p", "--", folder], "make its folders")
+        self.must(["sh", "-c", _FOLDERS, "sh", folder], "make its folders")
+        self._drop_bundles(name, KEPT_BUNDLES)
         listing = self._device.shell(["ls", "--", folder])
         if set(listing.stdout.split("\n")) - {""} - set(files):
             self._progress(f"{self._device.serial}: {name} holds foreign files; made anew")
@@ -114,16 +142,19 @@ class Store:
                 f"{self._device.serial}: sending {len(missing)} files, {size / 1e6:.1f} MB"
             )
             self._send(folder, missing, mode=0o755)
+        # Its time of last use, by which the others are told apart.
+        self._device.shell(["touch", "-c", "--", folder])
+        self._bundle = name
         return folder
 
-    def must(
-        self, argv: Sequence[str], what: str, *, timeout_s: float | None = None
-    ) -> ShellResult:
+    def must(self, argv: Sequence[str], what: str, *, cwd: str | None = None) -> ShellResult:
         """Run a command that has to succeed; ``DeviceError`` with its words where it does not."""
-        result = self._device.shell(argv, timeout_s=timeout_s)
+        result = self._device.shell(argv, cwd=cwd)
         if result.exit_code != 0:
-            words = printable(result.stderr or result.stdout, 160)
-            raise DeviceError(
+            said = result.stderr or result.stdout
+            words = printable(said, 160)
+            raise FaultError(
+                Fault.NO_ROOM if FULL_DISK in said else Fault.REFUSED,
                 f"cannot {what}: {words or f'exit code {result.exit_code}'}",
                 where=self._device.serial,
                 hint=f"Check that {self._work_dir} can be written on the device.",
@@ -132,7 +163,8 @@ class Store:
 
     def _send(self, folder: str, files: Mapping[str, tuple[Path, str]], *, mode: int) -> None:
         """Push under temporary names, check the hashes on the device, and only then rename."""
-        temporary = {name: f".{name}.{secrets.token_hex(4)}.tmp" for name in files}
+        mine = leftovers.new_name()
+        temporary = {name: f".{name}.{mine}.tmp" for name in files}
         try:
             for attempt in (1, 2):
                 total = 0
@@ -148,29 +180,28 @@ class Store:
                 if not damaged:
                     break
                 if attempt == 2:
-                    raise DeviceError(
+                    raise FaultError(
+                        Fault.DAMAGED,
                         f"{len(damaged)} of {len(files)} files arrive damaged ({damaged[0][:80]})",
                         where=self._device.serial,
                         hint="Check cable, storage and free space of the device.",
                     )
             moves = [word for name in files for word in (temporary[name], name)]
-            words = self._device.shell(["sh", "-c", _MOVE, "sh", *moves], cwd=folder)
-            if words.exit_code != 0:
-                raise DeviceError(
-                    f"cannot rename pushed files: {printable(words.stderr or words.stdout, 160)}",
-                    where=self._device.serial,
-                )
+            self.must(["sh", "-c", _MOVE, "sh", *moves], "rename pushed files", cwd=folder)
         except BaseException:
             with contextlib.suppress(DeviceError):
                 self._device.shell(["rm", "-f", "--", *temporary.values()], cwd=folder)
             raise
+        finally:
+            leftovers.release(mine)
 
     def _hashes(self, folder: str, names: Sequence[str], size: int) -> dict[str, str]:
         """Name to SHA-256 as the device computes it; files that are not there are left out."""
         seconds = self._device.profile.shell_timeout_s + size / SLOWEST_HASH_BYTES_S
         result = self._device.shell(["sha256sum", "--", *names], cwd=folder, timeout_s=seconds)
         if result.exit_code in {126, 127}:
-            raise DeviceError(
+            raise FaultError(
+                Fault.REFUSED,
                 f"sha256sum does not run: {printable(result.stderr or result.stdout, 120)}",
                 where=self._device.serial,
                 hint="Pushed files could not be verified on this device.",
@@ -196,13 +227,30 @@ class Store:
             self.must(["rm", "-f", "--", f"{self.folder}/{digest}"], "delete old content")
             used -= entry_size
             free = None if free is None else free + entry_size
+        if free is not None and free < size + SPARE_BYTES and self._drop_bundles(self._bundle, 1):
+            free_kib = parse_df_available_kib(self._device.shell(["df", "-kP", self.folder]).stdout)
+            free = None if free_kib is None else free_kib * 1024
         if free is not None and free < size + SPARE_BYTES:
-            raise DeviceError(
+            raise FaultError(
+                Fault.NO_ROOM,
                 f"{size / 2**20:.0f} MiB do not fit: {free / 2**20:.0f} MiB are free and "
                 f"{SPARE_BYTES >> 20} MiB stay free",
                 where=self._device.serial,
                 hint=f"Make room on the device; {self._work_dir} can be deleted.",
             )
+
+    def _drop_bundles(self, current: str, keep: int) -> int:
+        """Delete the longest unused bundles until ``keep`` with ``current`` are left; how many."""
+        listing = self._device.shell(["sh", "-c", _BUNDLES], cwd=self._work_dir)
+        others = []
+        for line in listing.stdout.split("\n"):
+            found = re.fullmatch(r"([0-9]{1,12}) (bundle-[0-9a-f]{16})\s*", line)
+            if found and found.group(2) != current:
+                others.append((int(found.group(1)), found.group(2)))
+        doomed = [name for _, name in sorted(others, reverse=True)[keep - 1 :]]
+        for name in doomed:
+            self.must(["rm", "-rf", "--", f"{self._work_dir}/{name}"], "delete an old bundle")
+        return len(doomed)
 
     def _entries(self) -> list[tuple[int, int, str]]:
         """(last use, bytes, SHA-256) of the stored files, the longest unused first."""

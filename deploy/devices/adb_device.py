@@ -102,6 +102,10 @@ class AdbDevice:
         """Let go of the connection; calling it twice is allowed."""
         self._link.close()
 
+    def interrupt(self) -> None:
+        """From another thread: end the call that is under way; it raises ``DeviceError``."""
+        self._link.interrupt()
+
     def _shell(
         self, argv: Sequence[str], timeout_s: float | None, cwd: str | None, *, repeatable: bool
     ) -> ShellResult:

@@ -142,6 +142,10 @@ class DirectLink:
         self._transport.allow(allowance)
         self._connection.pull(remote, _Bounded(into, max_bytes), read_timeout_s=allowance.seconds)
 
+    def interrupt(self) -> None:
+        """From another thread: end the call that is under way, where the transport can."""
+        self._transport.interrupt()
+
     def close(self) -> None:
         """Drop the connection; calling it twice is allowed."""
         self._connection = None

@@ -94,6 +94,9 @@ class Link(Protocol):
     def pull(self, remote: str, into: IO[bytes], max_bytes: int, allowance: Allowance) -> None:
         """Copy a file's content from the device; :class:`TooMuchData` beyond ``max_bytes``."""
 
+    def interrupt(self) -> None:
+        """From another thread: end the call that is under way, where that is possible."""
+
     def close(self) -> None:
         """Drop the connection; calling it twice is allowed."""
 

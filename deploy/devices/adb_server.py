@@ -146,6 +146,7 @@ class ServerLink:
     def __init__(self, serial: str) -> None:
         self._serial = serial
         self._features: frozenset[str] | None = None
+        self._socket: socket.socket | None = None
 
     def connect(self) -> None:
         """Ask the server once whether the device is ready; each call opens its own connection."""
@@ -228,6 +229,13 @@ class ServerLink:
                     raise TooMuchData
                 stream.copy(length, into)
 
+    def interrupt(self) -> None:
+        """From another thread: end the call that is under way as if the server had closed it."""
+        if (connection := self._socket) is not None:
+            # Not closed: its number could go to another connection.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Ask anew next time; nothing is held open between calls."""
         self._features = None
@@ -241,12 +249,15 @@ class ServerLink:
             with _request(f"host:transport:{self._serial}") as connection:
                 connection.send_command(service)
                 connection.check_okay()
+                self._socket = connection.conn
                 yield _Stream(connection.conn, allowance)
         except AdbTimeout as error:
             raise TimeoutError(str(error)) from error
         except AdbError as error:
             # The server's FAIL: the device has gone, or does not offer the service.
             raise ConnectionResetError(f"the ADB server says: {error}") from error
+        finally:
+            self._socket = None
 
 
 class _Stream:

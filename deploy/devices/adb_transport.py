@@ -8,6 +8,7 @@ number of bytes, because the lengths inside the packets come from the device.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Protocol
 
@@ -27,6 +28,9 @@ class LimitedTransport(Protocol):
 
     def alive(self) -> bool:
         """False when the other side is known to have closed the connection."""
+
+    def interrupt(self) -> None:
+        """From another thread: end the call that is under way, where that is possible."""
 
     def close(self) -> None:
         """Close the connection; calling it twice is allowed."""
@@ -67,6 +71,16 @@ class TcpTransport(BaseTransport):  # type: ignore[misc]
         connection, self._socket = self._socket, None
         if connection is not None:
             connection.close()
+
+    def interrupt(self) -> None:
+        """From another thread: end the call that is under way as if the other side had closed.
+
+        The socket stays open: closed, its number could go to another connection, whose bytes the
+        waiting thread would then read.
+        """
+        if (connection := self._socket) is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def bulk_read(self, numbytes: int, transport_timeout_s: float | None) -> bytes:
         """At least one byte; ``ConnectionError`` at the end of the stream."""

@@ -106,6 +106,9 @@ class UsbTransport(BaseTransport):  # type: ignore[misc]
         self._usb = usb
         self._drain()
 
+    def interrupt(self) -> None:
+        """Nothing: libusb's blocking transfers end at their time-out."""
+
     def close(self) -> None:
         """Release the interface; calling it twice is allowed."""
         usb, self._usb = self._usb, None

@@ -21,6 +21,7 @@ from deploy.android_text import (
     printable,
 )
 from deploy.devices import profiles
+from deploy.devices.adb_link import TooMuchData
 from deploy.devices.base import ShellResult
 from deploy.errors import DeviceError
 from deploy.files import replacing
@@ -186,7 +187,8 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 def _read_output(stream: IO[bytes], serial: str) -> str:
     size = stream.seek(0, os.SEEK_END)
     if size > MAX_OUTPUT_BYTES:
-        raise DeviceError(f"a command printed more than {MAX_OUTPUT_BYTES} bytes", where=serial)
+        what = f"a command printed more than {MAX_OUTPUT_BYTES} bytes"
+        raise DeviceError(what, where=serial) from TooMuchData()
     stream.seek(0)
     return stream.read().decode("utf-8", errors="replace")
 

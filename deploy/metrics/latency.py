@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -12,9 +13,16 @@ from deploy.types import Measurement, Metric, Model, Status, Tier
 MAX_RESULT_BYTES = 64 << 20
 """A result with eight million steady samples fits; more is refused, not truncated."""
 
+MAX_POLLED = 40_000
+MAX_MINUTES = 24 * 60 + 1
+"""A runner ends after a day at the latest."""
+
+_MINUTE_NS = 60 * 10**9
+
 Clock = Literal["monotonic", "icount"]
 
 _Nanoseconds = Annotated[int, Field(ge=0, le=10**18)]
+_Count = Annotated[int, Field(ge=0, le=10**9)]
 _Kib = Annotated[int, Field(ge=0, le=2**42)]
 _Name = Annotated[str, Field(max_length=512)]
 _Dimension = Annotated[int, Field(ge=0, le=2**40)]
@@ -29,8 +37,21 @@ class RunnerTensor(Model):
     bytes: Annotated[int, Field(ge=0, le=2**42)]
 
 
+class RunnerMemory(Model):
+    """What was polled beside the inferences; ``steady_from`` is the first sample after warm-up."""
+
+    interval_ms: Annotated[int, Field(ge=1, le=60_000)]
+    steady_from: Annotated[int, Field(ge=0)]
+    pss_kib: Annotated[tuple[_Kib, ...], Field(max_length=MAX_POLLED)]
+    private_dirty_kib: Annotated[tuple[_Kib, ...], Field(max_length=MAX_POLLED)]
+    reason: _Name
+
+
 class RunnerResult(Model):
-    """The JSON that ``bench_runner --result`` writes (docs/architecture.md)."""
+    """The JSON that ``bench_runner --result`` writes (docs/architecture.md).
+
+    What has a default came with runner 0.2.0; a runner that leaves it out was not asked for it.
+    """
 
     schema_: Literal[1] = Field(alias="schema")
     runner_version: _Name
@@ -45,10 +66,13 @@ class RunnerResult(Model):
     first_ns: _Nanoseconds
     warmup_ns: tuple[_Nanoseconds, ...]
     steady_ns: tuple[_Nanoseconds, ...]
+    steady_minutes: Annotated[tuple[_Count, ...], Field(max_length=MAX_MINUTES)] = ()
     stopped_by: _Name
+    samples: _Count = 0
     baseline_rss_kib: _Kib
     loaded_rss_kib: _Kib
     peak_rss_kib: _Kib
+    memory: RunnerMemory | None = None
     inputs: Annotated[tuple[RunnerTensor, ...], Field(max_length=4096)]
     outputs: Annotated[tuple[RunnerTensor, ...], Field(max_length=4096)]
 
@@ -65,28 +89,24 @@ def parse_runner_result(text: bytes) -> RunnerResult:
         raise ValueError(f"{key}: {first['msg']}" if key else str(first["msg"])) from None
 
 
-def latency_measurements(result: RunnerResult, *, tier: Tier, clock: Clock) -> list[Measurement]:
-    """Load, first and steady inference times; instructions where the clock counts those.
+def latency_measurements(
+    result: RunnerResult, *, tier: Tier, clock: Clock, per_minute: bool = False
+) -> list[Measurement]:
+    """Steady inference times; instructions where the clock counts those.
+
+    ``per_minute``: the samples are the medians of the inferences that began in each full minute
+    (of all of them where there is no full minute), so that hours of samples stay a short list and
+    drift shows. A counting clock has no minutes.
 
     Under QEMU's ``-icount shift=0`` the guest's clock advances 1 ns for each instruction while it
     computes, and with real time while it waits for a disk or a network: steady inferences wait for
     nothing, a load may.
     """
-    pinned = (
-        f"cores {result.cpu_mask}" if result.affinity_applied and result.cpu_mask else "not pinned"
-    )
-    runner = (
-        f"bench_runner {result.runner_version}, {result.backend} {result.runtime_version}, "
-        f"{result.threads} thread{'s' if result.threads > 1 else ''}, {pinned}"
-    )
     if clock == "icount":
-        source = f"{runner}; QEMU -icount shift=0: 1 ns of CLOCK_MONOTONIC = 1 instruction"
-        waits = f"{source}; waits for storage count with real time"
-        unit = Metric.INSTRUCTIONS.value
+        source = f"{_runner(result)}; {_ICOUNT}"
+        steady = [float(ns) for ns in result.steady_ns]
         return [
-            _row(Metric.LOAD_INSTRUCTIONS, unit, tier, waits, [float(result.load_ns)]),
-            _row(Metric.FIRST_INSTRUCTIONS, unit, tier, waits, [float(result.first_ns)]),
-            _row(Metric.INSTRUCTIONS, unit, tier, source, [float(ns) for ns in result.steady_ns]),
+            _row(Metric.INSTRUCTIONS, tier, source, steady),
             Measurement(
                 metric=Metric.LATENCY_MS,
                 unit="ms",
@@ -96,17 +116,82 @@ def latency_measurements(result: RunnerResult, *, tier: Tier, clock: Clock) -> l
                 reason="the emulated phone's clock counts instructions, not time",
             ),
         ]
-    source = f"{runner}; CLOCK_MONOTONIC"
+    source = f"{_runner(result)}; CLOCK_MONOTONIC"
+    steady = [ns / 1e6 for ns in result.steady_ns]
+    if per_minute:
+        steady = minute_medians(result)
+        source += f"; median of each minute, {len(result.steady_ns)} inferences in all"
+    return [_row(Metric.LATENCY_MS, tier, source, steady)]
+
+
+def minute_medians(result: RunnerResult) -> list[float]:
+    """Milliseconds: the median of the inferences that began in each full minute.
+
+    The last minute is left out where its inferences fill less than nine tenths of it, unless it is
+    the only one. ``ValueError`` where the minutes do not add up to the inferences.
+    """
+    counts = result.steady_minutes
+    if sum(counts) != len(result.steady_ns):
+        raise ValueError(
+            f"its minutes hold {sum(counts)} inferences and there are {len(result.steady_ns)}"
+        )
+    last = counts[-1] if counts else 0
+    cut_short = last == 0 or sum(result.steady_ns[-last:]) < _MINUTE_NS * 9 // 10
+    medians = []
+    at = 0
+    for count in (counts[:-1] if cut_short else counts) or counts:
+        # An inference that lasts longer than a minute leaves minutes in which none began.
+        if count:
+            medians.append(statistics.median(result.steady_ns[at : at + count]) / 1e6)
+        at += count
+    return medians
+
+
+def load_measurements(
+    results: Sequence[RunnerResult], *, tier: Tier, clock: Clock
+) -> list[Measurement]:
+    """Load and first inference: one sample for each fresh process."""
+    loads = [float(result.load_ns) for result in results]
+    firsts = [float(result.first_ns) for result in results]
+    processes = f"{len(results)} fresh process{'' if len(results) == 1 else 'es'}"
+    source = f"{_runner(results[0])}, {processes}; "
+    if clock == "icount":
+        source += f"{_ICOUNT}; waits for storage count with real time"
+        return [
+            _row(Metric.LOAD_INSTRUCTIONS, tier, source, loads),
+            _row(Metric.FIRST_INSTRUCTIONS, tier, source, firsts),
+        ]
+    source += "CLOCK_MONOTONIC"
     return [
-        _row(Metric.LOAD_MS, "ms", tier, source, [result.load_ns / 1e6]),
-        _row(Metric.FIRST_MS, "ms", tier, source, [result.first_ns / 1e6]),
-        _row(Metric.LATENCY_MS, "ms", tier, source, [ns / 1e6 for ns in result.steady_ns]),
+        _row(Metric.LOAD_MS, tier, source, [ns / 1e6 for ns in loads]),
+        _row(Metric.FIRST_MS, tier, source, [ns / 1e6 for ns in firsts]),
     ]
 
 
-def _row(
-    metric: Metric, unit: str, tier: Tier, source: str, samples: Sequence[float]
-) -> Measurement:
+def install_load_measurement(result: RunnerResult, *, tier: Tier) -> Measurement:
+    """The one load that came first after this run pushed the model. ``result`` is that process's.
+
+    The content was just written, so it mostly is in the page cache: this is no cold start.
+    """
+    source = f"{_runner(result)}, first load after a push; CLOCK_MONOTONIC"
+    return _row(Metric.INSTALL_LOAD_MS, tier, source, [result.load_ns / 1e6])
+
+
+_ICOUNT = "QEMU -icount shift=0: 1 ns of CLOCK_MONOTONIC = 1 instruction"
+
+
+def _runner(result: RunnerResult) -> str:
+    pinned = (
+        f"cores {result.cpu_mask}" if result.affinity_applied and result.cpu_mask else "not pinned"
+    )
+    return (
+        f"bench_runner {result.runner_version}, {result.backend} {result.runtime_version}, "
+        f"{result.threads} thread{'s' if result.threads > 1 else ''}, {pinned}"
+    )
+
+
+def _row(metric: Metric, tier: Tier, source: str, samples: Sequence[float]) -> Measurement:
+    unit = "ms" if metric.value.endswith("_ms") else Metric.INSTRUCTIONS.value
     if samples:
         return Measurement(
             metric=metric,

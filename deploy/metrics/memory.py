@@ -32,6 +32,42 @@ def memory_measurements(result: RunnerResult, *, tier: Tier) -> list[Measurement
     ]
 
 
+def polled_measurements(result: RunnerResult, *, tier: Tier) -> list[Measurement]:
+    """``pss_kib`` and ``private_dirty_kib``: every sample that was polled after the warm-up.
+
+    PSS counts a page that several processes map in shares; private dirty pages are the model's own
+    and cannot be dropped by the kernel. What the load takes for a moment is in ``peak_rss_kib``.
+    """
+    memory = result.memory
+    pss: tuple[int, ...] = ()
+    dirty: tuple[int, ...] = ()
+    interval, missing = "", "the runner did not poll its memory"
+    if memory is not None:
+        interval = f" every {memory.interval_ms} ms"
+        if len(memory.pss_kib) != len(memory.private_dirty_kib):
+            missing = "the runner's two lists of samples differ in length"
+        else:
+            pss = memory.pss_kib[memory.steady_from :]
+            dirty = memory.private_dirty_kib[memory.steady_from :]
+            missing = "" if pss else memory.reason or "no sample was taken after the warm-up"
+    source = f"of /proc/self/smaps_rollup{interval} after the warm-up, in a process of its own"
+    return [
+        Measurement(
+            metric=metric,
+            unit="KiB",
+            tier=tier,
+            source=f"{name} {source}",
+            status=Status.UNAVAILABLE if missing else Status.OK,
+            reason=missing,
+            samples=tuple(float(kib) for kib in samples),
+        )
+        for metric, name, samples in (
+            (Metric.PSS_KIB, "Pss", pss),
+            (Metric.PRIVATE_DIRTY_KIB, "Private_Dirty", dirty),
+        )
+    ]
+
+
 def _row(metric: Metric, tier: Tier, source: str, value: int, missing: str) -> Measurement:
     return Measurement(
         metric=metric,

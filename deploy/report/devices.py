@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deploy.report import figures
+from deploy.report import figures, operators
 from deploy.report.tables import (
     Cell,
     Column,
@@ -23,6 +23,7 @@ _TIMING = (
     Metric.LOAD_INSTRUCTIONS,
     Metric.FIRST_INSTRUCTIONS,
     Metric.INSTRUCTIONS,
+    Metric.INSTALL_LOAD_MS,
     Metric.LOAD_MS,
     Metric.FIRST_MS,
     Metric.LATENCY_MS,
@@ -30,11 +31,16 @@ _TIMING = (
 _RESOURCES = (
     Metric.PEAK_RSS_KIB,
     Metric.DELTA_RSS_KIB,
+    Metric.PSS_KIB,
+    Metric.PRIVATE_DIRTY_KIB,
+    Metric.PHYS_FOOTPRINT_KIB,
     Metric.ENERGY_MJ,
     Metric.OUTPUT_MAX_ABS_DIFF,
 )
+_TASK = (Metric.TASK_METRIC, Metric.TASK_METRIC_DROP)
 _MEDIANS = ("Each figure is the median of its samples.",)
 _SAMPLES_SHOWN = 500
+_OPERATORS = "Cost of each operator"
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class DeviceSection:
     facts: Table
     tables: tuple[Table, ...]
     absent: tuple[str, ...]
+    operators: tuple[Table, ...]
     samples: tuple[Samples, ...]
 
 
@@ -75,12 +82,14 @@ def _device(run: DeviceRun, cases: list[Case]) -> DeviceSection:
     tier = run.info.tier if run.info else run.profile.tier
     ran = [case for case in cases if case.status is Status.OK]
     measured = {m.metric for case in ran for m in case.measurements if m.status is Status.OK}
-    timing, resources = (
-        [metric for metric in group if metric in measured] for group in (_TIMING, _RESOURCES)
+    timing, resources, task = (
+        [metric for metric in group if metric in measured] for group in (_TIMING, _RESOURCES, _TASK)
     )
     tables = [_timing(cases, timing)] if cases else []
     if resources:
         tables.append(_resources(ran, resources))
+    if task:
+        tables.append(_task(ran))
     return DeviceSection(
         name=plain(run.profile.name),
         description=plain(run.profile.description),
@@ -90,6 +99,7 @@ def _device(run: DeviceRun, cases: list[Case]) -> DeviceSection:
         facts=_facts(run),
         tables=tuple(tables),
         absent=_absent(cases, measured, len(ran)),
+        operators=operators.tables(cases),
         samples=tuple(_samples(case, m) for case in cases for m in case.measurements if m.samples),
     )
 
@@ -114,6 +124,21 @@ def _resources(ran: list[Case], metrics: list[Metric]) -> Table:
         columns=(Column("Case"), *_columns(metrics)),
         rows=tuple((_case(case), *_figures(case, metrics)) for case in ran),
         notes=_MEDIANS,
+    )
+
+
+def _task(ran: list[Case]) -> Table:
+    """The task's metric there and here, on the same samples."""
+    rows = []
+    for case in ran:
+        there = case.measurement(Metric.TASK_METRIC)
+        source = plain(there.source) if there and there.samples else "–"
+        rows.append((_case(case), *_figures(case, list(_TASK)), Cell(source)))
+    return Table(
+        caption="Task metric, run on the device",
+        columns=(Column("Case"), *_columns(list(_TASK)), Column("What was compared")),
+        rows=tuple(rows),
+        notes=("Negative: the device is better. A few samples decide little.",),
     )
 
 
@@ -147,8 +172,11 @@ def _measured(case: Case, metric: Metric) -> Cell:
 
 def _absent(cases: list[Case], measured: set[Metric], ran: int) -> tuple[str, ...]:
     """Metrics that no case here has, each with its reason; the tables leave their columns out."""
-    found: dict[tuple[Metric, Status, str], list[str]] = {}
+    found: dict[tuple[str, Status, str], list[str]] = {}
     for case in cases:
+        if case.operators_reason:
+            what = (_OPERATORS, Status.UNAVAILABLE, case.operators_reason)
+            found.setdefault(what, []).append(case.artifact)
         for m in case.measurements:
             if m.metric not in measured and m.status is not Status.OK:
                 found.setdefault((m.metric, m.status, m.reason), []).append(case.artifact)

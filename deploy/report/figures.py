@@ -7,6 +7,7 @@ import math
 from deploy.types import Metric
 
 UNITS: dict[str, str] = {
+    Metric.INSTALL_LOAD_MS: "ms",
     Metric.LOAD_MS: "ms",
     Metric.FIRST_MS: "ms",
     Metric.LATENCY_MS: "ms",
@@ -20,12 +21,14 @@ UNITS: dict[str, str] = {
     Metric.PHYS_FOOTPRINT_KIB: "KiB",
     Metric.ENERGY_MJ: "mJ",
     Metric.TASK_METRIC: "",
+    Metric.TASK_METRIC_DROP: "",
     Metric.OUTPUT_MAX_ABS_DIFF: "",
     "bytes": "bytes",
 }
 """Unit of each metric, as it stands in table headers; empty where there is none."""
 
 TITLES: dict[str, str] = {
+    Metric.INSTALL_LOAD_MS: "First load after a push",
     Metric.LOAD_MS: "Load",
     Metric.FIRST_MS: "First inference",
     Metric.LATENCY_MS: "Steady inference",
@@ -34,11 +37,12 @@ TITLES: dict[str, str] = {
     Metric.INSTRUCTIONS: "Steady inference",
     Metric.PEAK_RSS_KIB: "Peak RSS",
     Metric.DELTA_RSS_KIB: "RSS above the empty runner",
-    Metric.PSS_KIB: "Peak PSS",
-    Metric.PRIVATE_DIRTY_KIB: "Peak private dirty",
+    Metric.PSS_KIB: "PSS, steady",
+    Metric.PRIVATE_DIRTY_KIB: "Private dirty, steady",
     Metric.PHYS_FOOTPRINT_KIB: "Peak physical footprint",
     Metric.ENERGY_MJ: "Energy an inference",
     Metric.TASK_METRIC: "Task metric on the device",
+    Metric.TASK_METRIC_DROP: "Worse than here by",
     Metric.OUTPUT_MAX_ABS_DIFF: "Largest difference of outputs",
     "bytes": "File",
 }

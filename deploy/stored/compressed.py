@@ -98,7 +98,12 @@ def write_compressed(scratch: Path, task: Task, made: Compressed, config: Pipeli
 
 def raw_inputs(task: Task) -> bytes:
     """The phone's input as the runner takes it: the first evaluation sample's tensors."""
-    return b"".join(_raw(tensor) for tensor in task.evaluation[0].inputs)
+    return raw_sample(task.evaluation[0])
+
+
+def raw_sample(sample: Sample) -> bytes:
+    """One sample's input tensors as the runner takes them."""
+    return b"".join(_raw(tensor) for tensor in sample.inputs)
 
 
 def _raw(tensor: Tensor) -> bytes:

@@ -195,6 +195,17 @@ def test_task_trains_once_and_is_sound(
     assert not torch.equal(task.model.fc1.weight, other.model.fc1.weight)
 
 
+@pytest.mark.parametrize("kind", ["LeNet5", "LeNet300100"])
+def test_folding_keeps_what_the_network_computes(example: ModuleType, kind: str) -> None:
+    torch.manual_seed(0)
+    whole = example.Standardised(getattr(example, kind)().eval())
+    pictures = torch.rand(4, 1, 28, 28)
+    with torch.no_grad():
+        wanted = whole(pictures)
+        torch.testing.assert_close(whole.folded()(pictures), wanted, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(whole(pictures), wanted, atol=1e-3)
+
+
 def test_remembered_answers_are_the_teachers(example: ModuleType) -> None:
     """Also for a picture that it does not know, and for two whose marks cannot be told apart."""
     torch.manual_seed(0)

@@ -30,16 +30,21 @@ END
 
 @dataclass
 class NativeAdbd:
-    """A running daemon. ``commands`` is first on its shells' PATH and starts with a getprop."""
+    """A running daemon. ``commands`` is first on its shells' PATH and starts with a getprop.
+
+    ``shared_key`` is an ADB key that exists; None: it makes one, which takes a moment.
+    """
 
     program: Path
     folder: Path
+    shared_key: Path | None = None
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
-        self.key = self.folder / "adbkey"
-        keygen(str(self.key))
+        self.key = self.shared_key or self.folder / "adbkey"
+        if self.shared_key is None:
+            keygen(str(self.key))
         self.commands = self.folder / "commands"
         self.commands.mkdir()
         getprop = self.commands / "getprop"
@@ -93,8 +98,8 @@ class NativeAdbd:
 
 
 @contextlib.contextmanager
-def running(program: Path, folder: Path) -> Iterator[NativeAdbd]:
-    daemon = NativeAdbd(program, folder)
+def running(program: Path, folder: Path, shared_key: Path | None = None) -> Iterator[NativeAdbd]:
+    daemon = NativeAdbd(program, folder, shared_key)
     try:
         yield daemon
     finally:

@@ -55,7 +55,7 @@ def test_standard_error_is_progress_and_nothing_else(finished: FinishedRun) -> N
         assert float(seconds) >= 0, line
         assert rest, line
     for words in (
-        "loading the task",
+        "loading the task; what it prints itself is in log.txt",
         "recipe step 1 (quantize)",
         "exporting int8 as coreml",
         "verifying int8.ort on 8 samples",

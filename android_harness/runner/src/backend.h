@@ -51,6 +51,15 @@ class Backend {
 
   virtual std::string runtime_version() const = 0;
 
+  // Has every later inference note what each operator costs; called before `load` or never.
+  // `scratch` is the beginning of names of files that the runtime may write. Throws
+  // Failure(kRuntime).
+  virtual void enable_profiling(const std::string& /*scratch*/) {}
+
+  // The noted costs as JSON text in the runtime's own form (docs/architecture.md); ends profiling.
+  // Empty: this backend cannot profile. Throws Failure(kInference).
+  virtual std::string profile() { return ""; }
+
   // Opens the model file and makes it ready for inference. Throws Failure(kModel).
   virtual void load(const std::string& model) = 0;
 
@@ -59,7 +68,8 @@ class Backend {
   virtual const std::vector<TensorSpec>& outputs() const = 0;
 
   // Gives the content of all inputs (C order, 64-byte aligned, readable 64 bytes beyond the end,
-  // owned by the caller and unchanged until the process ends). Throws Failure(kInputs).
+  // owned by the caller and unchanged until the next call). May be called again. Throws
+  // Failure(kInputs).
   virtual void bind_inputs(const std::vector<void*>& data) = 0;
 
   // Work that an application does around an inference and that is not the inference: frees the last

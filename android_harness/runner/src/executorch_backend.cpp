@@ -13,6 +13,7 @@
 
 #include "backend.h"
 #include "failure.h"
+#include "operator_tracer.h"
 #include "tensor_layout.h"
 
 // The SDK ships the thread pool's library but not its header.
@@ -131,6 +132,10 @@ class ExecuTorchBackend final : public Backend {
 
   std::string runtime_version() const override { return PS_EXECUTORCH_VERSION; }
 
+  void enable_profiling(const std::string&) override { tracer_.emplace(); }
+
+  std::string profile() override { return tracer_ ? tracer_->json() : ""; }
+
   void load(const std::string& model) override {
     model_ = model;
     // Mapped, not locked: what an application on a phone does, where RLIMIT_MEMLOCK is small.
@@ -146,7 +151,7 @@ class ExecuTorchBackend final : public Backend {
     check_load(meta.error());
     read_parameters(*meta);
     plan_memory(*meta);
-    auto method = program_->load_method(kMethod, manager_.get());
+    auto method = program_->load_method(kMethod, manager_.get(), tracer_ ? &*tracer_ : nullptr);
     check_load(method.error());
     method_.emplace(std::move(method.get()));
     give_output_memory();
@@ -325,6 +330,7 @@ class ExecuTorchBackend final : public Backend {
   }
 
   std::string model_;
+  std::optional<OperatorTracer> tracer_;
   std::optional<executorch::extension::MmapDataLoader> loader_;
   std::unique_ptr<et::Program> program_;
   executorch::extension::MallocMemoryAllocator method_memory_;

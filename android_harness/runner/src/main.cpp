@@ -3,12 +3,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <new>
+#include <optional>
 
 #include "backend_loader.h"
 #include "failure.h"
+#include "memory_poller.h"
 #include "model_inputs.h"
 #include "options.h"
 #include "process.h"
@@ -39,15 +43,21 @@ void refuse_same_file(const Options& options) {
     return a == b || (stat(a.c_str(), &first) == 0 && stat(b.c_str(), &second) == 0 &&
                       first.st_dev == second.st_dev && first.st_ino == second.st_ino);
   };
-  for (const std::string& written : {options.outputs, options.result}) {
+  std::vector<std::string> written = {options.outputs, options.result};
+  if (!options.profile.empty()) {
+    written.push_back(options.profile);
+  }
+  for (std::size_t i = 0; i < written.size(); ++i) {
     for (const std::string& read : {options.model, options.inputs}) {
-      if (same(written, read)) {
-        throw Failure(kUsage, "a file is both read and written", written);
+      if (same(written[i], read)) {
+        throw Failure(kUsage, "a file is both read and written", written[i]);
       }
     }
-  }
-  if (same(options.outputs, options.result)) {
-    throw Failure(kUsage, "--outputs and --result are one file", options.result);
+    for (std::size_t j = 0; j < i; ++j) {
+      if (same(written[i], written[j])) {
+        throw Failure(kUsage, "two options name one file to write", written[i]);
+      }
+    }
   }
 }
 
@@ -77,18 +87,42 @@ std::vector<TensorSpec> write_outputs(Backend& backend, ReplacedFile& file) {
   return specs;
 }
 
+// All samples once each, or one sample as often as the limits say.
+Timings run_model(const Options& options, Backend& backend, InputFile& inputs,
+                  const std::function<void()>& keep_outputs,
+                  const std::function<void()>& before_steady) {
+  if (options.samples > 0) {
+    const auto give = [&](int) { backend.bind_inputs(inputs.next()); };
+    return run_each(backend, options.samples, give, keep_outputs, options.model);
+  }
+  backend.bind_inputs(inputs.next());
+  return measure(backend, options.limits, {keep_outputs, before_steady}, options.model);
+}
+
 void measure_model(const Options& options) {
   Result result;
   refuse_same_file(options);
   result.model_bytes = model_size(options.model);
   ReplacedFile outputs_file(options.outputs);
   ReplacedFile result_file(options.result);
+  std::optional<ReplacedFile> profile_file;
+  if (!options.profile.empty()) {
+    profile_file.emplace(options.profile);
+  }
 
+  // Not pinned like the threads that compute, so it comes before the mask.
+  std::optional<MemoryPoller> poller;
+  if (options.poll_memory_ms > 0) {
+    poller.emplace(options.poll_memory_ms);
+  }
   // Threads of the runtime inherit the mask, so it comes before the runtime.
   result.affinity_applied = !options.cpu_mask.empty() && apply_cpu_mask(options.cpu_mask);
   result.baseline_rss_kib = status_kib("VmRSS");
   Backend& backend = open_backend_for(options);
   result.runtime_version = backend.runtime_version();
+  if (profile_file) {
+    backend.enable_profiling(options.profile + ".trace");
+  }
 
   const std::int64_t begin = monotonic_ns();
   backend.load(options.model);
@@ -96,18 +130,29 @@ void measure_model(const Options& options) {
   result.loaded_rss_kib = status_kib("VmRSS");
   result.inputs = backend.inputs();
 
-  const std::vector<AlignedMemory> inputs = read_inputs(options.inputs, result.inputs);
-  std::vector<void*> data;
-  for (const AlignedMemory& memory : inputs) {
-    data.push_back(memory.get());
-  }
+  InputFile inputs(options.inputs, result.inputs, std::max(options.samples, 1));
   enter_phase(Phase::kInferring, options.model);
-  backend.bind_inputs(data);
   const auto keep_outputs = [&] { result.outputs = write_outputs(backend, outputs_file); };
-  result.timings = measure(backend, options.limits, keep_outputs, options.model);
+  const auto before_steady = [&] {
+    if (poller) {
+      poller->mark_steady();
+    }
+  };
+  result.timings = run_model(options, backend, inputs, keep_outputs, before_steady);
   result.peak_rss_kib = status_kib("VmHWM");
+  if (poller) {
+    result.memory = poller->stop();
+  }
 
   const std::string json = result_json(options, result);
+  if (profile_file) {
+    const std::string profile = backend.profile();
+    if (profile.empty()) {
+      throw Failure(kRuntime, "this backend cannot profile", options.backend);
+    }
+    profile_file->write(profile.data(), profile.size());
+    profile_file->commit();
+  }
   outputs_file.commit();
   result_file.write(json.data(), json.size());
   result_file.commit();

@@ -3,7 +3,6 @@
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 
 #include "failure.h"
@@ -12,10 +11,6 @@ namespace pocketship {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-
-struct CloseFile {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
 
 std::string shape_text(const TensorSpec& spec) {
   std::string text = "[";
@@ -27,8 +22,8 @@ std::string shape_text(const TensorSpec& spec) {
 
 }  // namespace
 
-std::vector<AlignedMemory> read_inputs(const std::string& path,
-                                       const std::vector<TensorSpec>& specs) {
+InputFile::InputFile(const std::string& path, const std::vector<TensorSpec>& specs, int samples)
+    : path_(path) {
   std::size_t needed = 0;
   for (const TensorSpec& spec : specs) {
     if (!spec.is_static()) {
@@ -39,19 +34,22 @@ std::vector<AlignedMemory> read_inputs(const std::string& path,
     }
     needed += spec.bytes();
   }
-  const std::unique_ptr<std::FILE, CloseFile> file(std::fopen(path.c_str(), "rbe"));
+  if (__builtin_mul_overflow(needed, static_cast<std::size_t>(samples), &needed)) {
+    throw Failure(kInputs, "no file holds as many samples", path);
+  }
+  file_.reset(std::fopen(path.c_str(), "rbe"));
   struct stat info = {};
-  if (!file || fstat(fileno(file.get()), &info) != 0) {
+  if (!file_ || fstat(fileno(file_.get()), &info) != 0) {
     throw Failure(kInputs, std::string("the inputs cannot be read (") + std::strerror(errno) + ")",
                   path);
   }
   if (!S_ISREG(info.st_mode) || static_cast<std::size_t>(info.st_size) != needed) {
     throw Failure(kInputs,
                   "the inputs have " + std::to_string(info.st_size) + " bytes, the model needs " +
-                      std::to_string(needed),
+                      std::to_string(needed) +
+                      (samples > 1 ? " for " + std::to_string(samples) + " samples" : ""),
                   path);
   }
-  std::vector<AlignedMemory> data;
   for (const TensorSpec& spec : specs) {
     const std::size_t bytes = spec.bytes();
     const std::size_t padded = (bytes + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
@@ -60,12 +58,19 @@ std::vector<AlignedMemory> read_inputs(const std::string& path,
       throw Failure(kInputs, "no memory for " + std::to_string(bytes) + " bytes of inputs", path);
     }
     std::memset(static_cast<char*>(memory.get()) + bytes, 0, padded - bytes);
-    if (std::fread(memory.get(), 1, bytes, file.get()) != bytes) {
-      throw Failure(kInputs, "the inputs changed while they were read", path);
-    }
-    data.push_back(std::move(memory));
+    sizes_.push_back(bytes);
+    data_.push_back(memory.get());
+    memory_.push_back(std::move(memory));
   }
-  return data;
+}
+
+const std::vector<void*>& InputFile::next() {
+  for (std::size_t i = 0; i < data_.size(); ++i) {
+    if (std::fread(data_[i], 1, sizes_[i], file_.get()) != sizes_[i]) {
+      throw Failure(kInputs, "the inputs changed while they were read", path_);
+    }
+  }
+  return data_;
 }
 
 }  // namespace pocketship

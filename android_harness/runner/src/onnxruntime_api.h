@@ -55,6 +55,7 @@ using Run =
                      const Value* const* inputs, std::size_t input_count,
                      const char* const* output_names, std::size_t output_count, Value** outputs)>;
 using CreateSessionOptions = Entry<10, Status*(SessionOptions**)>;
+using EnableProfiling = Entry<14, Status*(SessionOptions*, const char* file_prefix)>;
 using SetSessionGraphOptimizationLevel = Entry<23, Status*(SessionOptions*, int level)>;
 using SetIntraOpNumThreads = Entry<24, Status*(SessionOptions*, int threads)>;
 using SetInterOpNumThreads = Entry<25, Status*(SessionOptions*, int threads)>;
@@ -81,6 +82,7 @@ using ReleaseStatus = Entry<93, void(Status*)>;
 using ReleaseValue = Entry<96, void(Value*)>;
 using ReleaseTypeInfo = Entry<98, void(TypeInfo*)>;
 using ReleaseTensorInfo = Entry<99, void(TensorInfo*)>;
+using SessionEndProfiling = Entry<110, Status*(Session*, Allocator*, char** file)>;
 using AddSessionConfigEntry =
     Entry<130, Status*(SessionOptions*, const char* key, const char* value)>;
 

@@ -1,6 +1,8 @@
 // ONNX Runtime on its CPU provider, by its C API; loads .onnx and .ort, told apart by content.
 #include <dirent.h>
 #include <dlfcn.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -59,6 +61,22 @@ bool is_ort_format(const std::string& path) {
   return false;
 }
 
+// A file's content; empty where it cannot be read or is longer than any profile that is taken.
+std::string read_and_remove(const std::string& path) {
+  constexpr std::int64_t kMaxBytes = 64 << 20;
+  std::string text;
+  struct stat info = {};
+  if (std::FILE* file = std::fopen(path.c_str(), "rbe")) {
+    if (fstat(fileno(file), &info) == 0 && info.st_size <= kMaxBytes) {
+      text.resize(static_cast<std::size_t>(info.st_size));
+      text.resize(std::fread(text.data(), 1, text.size(), file));
+    }
+    std::fclose(file);
+  }
+  unlink(path.c_str());
+  return text;
+}
+
 class OnnxRuntimeBackend final : public Backend {
  public:
   OnnxRuntimeBackend(int threads, const std::string& folder) : library_(find_library(folder)) {
@@ -96,6 +114,23 @@ class OnnxRuntimeBackend final : public Backend {
 
   std::string runtime_version() const override { return version_; }
 
+  void enable_profiling(const std::string& scratch) override {
+    check_status(ort::EnableProfiling::call(api_, options_, scratch.c_str()), kRuntime,
+                 "ONNX Runtime cannot profile", library_);
+  }
+
+  std::string profile() override {
+    char* path = nullptr;
+    check_status(ort::SessionEndProfiling::call(api_, session_, allocator_, &path), kInference,
+                 "ONNX Runtime has no profile", model_);
+    const std::string file(path == nullptr ? "" : path);  // stays: it belongs to the allocator
+    const std::string text = read_and_remove(file);
+    if (text.empty()) {
+      throw Failure(kInference, "ONNX Runtime's profile is missing or too long", file);
+    }
+    return text;
+  }
+
   void load(const std::string& model) override {
     model_ = model;
     const char* format = is_ort_format(model) ? "ORT" : "ONNX";
@@ -131,6 +166,10 @@ class OnnxRuntimeBackend final : public Backend {
   const std::vector<TensorSpec>& outputs() const override { return outputs_; }
 
   void bind_inputs(const std::vector<void*>& data) override {
+    for (const ort::Value* value : input_values_) {
+      ort::ReleaseValue::call(api_, const_cast<ort::Value*>(value));
+    }
+    input_values_.clear();
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
       const TensorSpec& spec = inputs_[i];
       ort::Value* value = nullptr;

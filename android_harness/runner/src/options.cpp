@@ -13,6 +13,8 @@ namespace {
 constexpr double kMaxSeconds = 86'400;
 constexpr std::size_t kMaxMaskDigits = 256;  // 1024 CPUs, what a cpu_set_t holds
 constexpr int kMaxThreads = 256;
+constexpr int kMaxInputSamples = 1'000'000;
+constexpr int kMaxPollMs = 60'000;
 
 long parse_count(const std::string& flag, const std::string& text, long low, long high) {
   char* end = nullptr;
@@ -67,7 +69,7 @@ const char* const kUsageText =
     "usage: bench_runner --backend executorch|onnxruntime --model FILE --inputs FILE\n"
     "         --outputs FILE --result FILE [--warmup-iterations N=10] [--warmup-seconds S=0]\n"
     "         [--iterations N=50] [--min-seconds S=0] [--max-seconds S=150] [--threads N=1]\n"
-    "         [--cpu-mask HEX]\n"
+    "         [--cpu-mask HEX] [--poll-memory-ms N] [--profile FILE | --samples N]\n"
     "       bench_runner --describe --backend B --model FILE\n"
     "       bench_runner --version | --help\n"
     "exit codes: 0 done, 2 usage, 3 model, 4 inputs, 5 runtime library, 6 inference, 7 output\n";
@@ -87,9 +89,10 @@ Options parse_options(int argc, const char* const* argv) {
       continue;
     }
     static const std::set<std::string> with_value = {
-        "--backend",  "--model",       "--inputs",      "--outputs",
-        "--result",   "--iterations",  "--min-seconds", "--warmup-iterations",
-        "--cpu-mask", "--max-seconds", "--threads",     "--warmup-seconds"};
+        "--backend",  "--model",       "--inputs",        "--outputs",
+        "--result",   "--iterations",  "--min-seconds",   "--warmup-iterations",
+        "--cpu-mask", "--max-seconds", "--threads",       "--warmup-seconds",
+        "--profile",  "--samples",     "--poll-memory-ms"};
     if (with_value.count(flag) == 0) {
       throw Failure(kUsage, "unknown option, see --help", flag);
     }
@@ -107,12 +110,18 @@ Options parse_options(int argc, const char* const* argv) {
       options.outputs = value;
     } else if (flag == "--result") {
       options.result = value;
+    } else if (flag == "--profile") {
+      options.profile = value;
+    } else if (flag == "--samples") {
+      options.samples = static_cast<int>(parse_count(flag, value, 1, kMaxInputSamples));
+    } else if (flag == "--poll-memory-ms") {
+      options.poll_memory_ms = static_cast<int>(parse_count(flag, value, 1, kMaxPollMs));
     } else if (flag == "--cpu-mask") {
       options.cpu_mask = parse_mask(flag, value);
     } else if (flag == "--threads") {
       options.threads = static_cast<int>(parse_count(flag, value, 1, kMaxThreads));
     } else if (flag == "--iterations") {
-      options.limits.iterations = parse_count(flag, value, 1, kMaxSamples);
+      options.limits.iterations = parse_count(flag, value, 0, kMaxSamples);
     } else if (flag == "--warmup-iterations") {
       options.limits.warmup_iterations = parse_count(flag, value, 0, kMaxSamples);
     } else if (flag == "--warmup-seconds") {
@@ -135,6 +144,9 @@ Options parse_options(int argc, const char* const* argv) {
     require(options.inputs, "--inputs");
     require(options.outputs, "--outputs");
     require(options.result, "--result");
+    if (options.samples > 0 && !options.profile.empty()) {
+      throw Failure(kUsage, "--samples and --profile exclude each other", options.profile);
+    }
   }
   return options;
 }

@@ -16,8 +16,11 @@ struct Options {
   std::string inputs;
   std::string outputs;
   std::string result;
+  std::string profile;   // empty: not asked for
   std::string cpu_mask;  // hexadecimal digits without 0x; empty: not asked for
   int threads = 1;
+  int samples = 0;         // inputs in the file, each to be run once; 0: one input that is measured
+  int poll_memory_ms = 0;  // 0: not asked for
   Limits limits;
 };
 

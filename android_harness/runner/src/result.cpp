@@ -31,6 +31,16 @@ void add_kib(JsonObject& object, const char* key, const std::optional<std::int64
   }
 }
 
+std::string memory_json(const MemorySamples& memory) {
+  JsonObject object;
+  object.add("interval_ms", memory.interval_ms);
+  object.add("steady_from", memory.steady_from);
+  object.add("pss_kib", memory.pss_kib);
+  object.add("private_dirty_kib", memory.private_dirty_kib);
+  object.add("reason", memory.reason);
+  return object.str();
+}
+
 }  // namespace
 
 std::string result_json(const Options& options, const Result& result) {
@@ -52,10 +62,13 @@ std::string result_json(const Options& options, const Result& result) {
   object.add("first_ns", result.timings.first_ns);
   object.add("warmup_ns", result.timings.warmup_ns);
   object.add("steady_ns", result.timings.steady_ns);
+  object.add("steady_minutes", result.timings.steady_minutes);
   object.add("stopped_by", result.timings.stopped_by);
+  object.add("samples", std::int64_t{options.samples});
   add_kib(object, "baseline_rss_kib", result.baseline_rss_kib);
   add_kib(object, "loaded_rss_kib", result.loaded_rss_kib);
   add_kib(object, "peak_rss_kib", result.peak_rss_kib);
+  object.add_json("memory", result.memory ? memory_json(*result.memory) : "null");
   object.add_json("inputs", specs_json(result.inputs));
   object.add_json("outputs", specs_json(result.outputs));
   return object.str() + "\n";

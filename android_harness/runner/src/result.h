@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend.h"
+#include "memory_poller.h"
 #include "options.h"
 #include "timing.h"
 
@@ -23,6 +24,8 @@ struct Result {
   std::optional<std::int64_t> baseline_rss_kib;
   std::optional<std::int64_t> loaded_rss_kib;
   std::optional<std::int64_t> peak_rss_kib;
+  // Only where it was asked for.
+  std::optional<MemorySamples> memory;
   std::vector<TensorSpec> inputs;
   std::vector<TensorSpec> outputs;
 };

@@ -10,6 +10,7 @@ namespace {
 
 // Samples for which memory is there before the loop; more come from growing between inferences.
 constexpr std::int64_t kReservedSamples = 1 << 16;
+constexpr std::int64_t kMinuteNs = 60'000'000'000;
 
 struct Sample {
   std::int64_t begin_ns;
@@ -43,7 +44,7 @@ const char* limit_reached(std::int64_t count, std::int64_t elapsed_ns, std::int6
 
 }  // namespace
 
-Timings measure(Backend& backend, const Limits& limits, const std::function<void()>& after_first,
+Timings measure(Backend& backend, const Limits& limits, const Hooks& hooks,
                 const std::string& model) {
   Timings timings;
   const auto reserved = [](std::int64_t count) {
@@ -54,7 +55,12 @@ Timings measure(Backend& backend, const Limits& limits, const std::function<void
 
   const Sample first = run_once(backend, model);
   timings.first_ns = first.end_ns - first.begin_ns;
-  after_first();
+  hooks.after_first();
+  if (limits.iterations == 0) {
+    hooks.before_steady();
+    timings.stopped_by = "iterations";
+    return timings;
+  }
 
   std::int64_t start = monotonic_ns();
   std::int64_t elapsed = 0;
@@ -65,6 +71,7 @@ Timings measure(Backend& backend, const Limits& limits, const std::function<void
     elapsed = sample.end_ns - start;
   }
 
+  hooks.before_steady();
   start = monotonic_ns();
   std::int64_t met_ns = 0;  // when the number of iterations was reached
   const char* stopped_by = nullptr;
@@ -72,6 +79,11 @@ Timings measure(Backend& backend, const Limits& limits, const std::function<void
     const Sample sample = run_once(backend, model);
     timings.steady_ns.push_back(sample.end_ns - sample.begin_ns);
     elapsed = sample.end_ns - start;
+    const auto minute = static_cast<std::size_t>((sample.begin_ns - start) / kMinuteNs);
+    if (timings.steady_minutes.size() <= minute) {
+      timings.steady_minutes.resize(minute + 1);
+    }
+    ++timings.steady_minutes[minute];
     const auto count = static_cast<std::int64_t>(timings.steady_ns.size());
     met_ns = count == limits.iterations ? elapsed : met_ns;
     stopped_by = limit_reached(count, elapsed, limits.iterations, limits.min_ns, limits.max_ns);
@@ -79,6 +91,19 @@ Timings measure(Backend& backend, const Limits& limits, const std::function<void
   // Iterations went on after their number was reached: it was the time that was waited for.
   const bool waited = std::string(stopped_by) == "iterations" && met_ns < limits.min_ns;
   timings.stopped_by = waited ? "min_seconds" : stopped_by;
+  return timings;
+}
+
+Timings run_each(Backend& backend, int count, const std::function<void(int)>& give,
+                 const std::function<void()>& keep, const std::string& model) {
+  Timings timings;
+  for (int i = 0; i < count; ++i) {
+    give(i);
+    const Sample sample = run_once(backend, model);
+    timings.first_ns = i == 0 ? sample.end_ns - sample.begin_ns : timings.first_ns;
+    keep();
+  }
+  timings.stopped_by = "samples";
   return timings;
 }
 

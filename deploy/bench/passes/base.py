@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from deploy.bench import outputs
+from deploy.bench import faults, outputs
 from deploy.bench.agent import Agent, RunAnswer, RunRequest
+from deploy.bench.faults import Fault
 from deploy.bench.job import Job
 from deploy.bench.runner import BACKENDS, Preset, interpret_exit, pinning, plan
 from deploy.devices.base import Device
@@ -31,10 +32,12 @@ BEYOND_CAP_S = 180.0
 class PassFailed(Exception):
     """A pass came to no figures; ``failed`` blames model or runtime, ``invalid`` all around it."""
 
-    def __init__(self, status: Status, reason: str) -> None:
+    def __init__(self, status: Status, reason: str, fault: Fault | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.fault = fault
+        self.attempts = 1
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,18 @@ class CaseRun:
     preset: Preset
     progress: Progress = silent
 
+    @property
+    def limits(self) -> Preset:
+        """How much is measured: the preset's limits, or the profile's in their place."""
+        return plan(self.preset, self.device.profile.bench)
+
     def request(self, **changes: Any) -> RunRequest:
         """The run that the preset and the profile ask for; model and inputs are on the device then.
 
         ``changes`` replace fields of the request. Raises what pushing raises.
         """
         job, profile = self.job, self.device.profile
-        limits = plan(self.preset, profile.bench)
+        limits = self.limits
         timeout_s = profile.case_timeout_s
         if profile.bench is None:
             timeout_s = max(timeout_s, limits.max_seconds + BEYOND_CAP_S)
@@ -76,16 +84,16 @@ class CaseRun:
         answer = self.agent.run(request)
         status, reason = interpret_exit(answer.exit_code, answer.printed)
         if status is not Status.OK:
-            raise PassFailed(status, reason)
+            raise PassFailed(status, reason, faults.of_exit(answer.exit_code, answer.printed))
         try:
             result = parse_runner_result(answer.result)
-            self._check(result)
+            self._check(result, request.samples)
         except ValueError as error:
             reason = f"the runner's result cannot be used: {error}"
-            raise PassFailed(Status.INVALID, reason) from None
+            raise PassFailed(Status.INVALID, reason, Fault.GARBAGE) from None
         return result, answer
 
-    def _check(self, result: RunnerResult) -> None:
+    def _check(self, result: RunnerResult, samples: int) -> None:
         """The result is of this case: another model's numbers must not pass for it."""
         job = self.job
         backend = BACKENDS[job.artifact.format]
@@ -95,6 +103,8 @@ class CaseRun:
             raise ValueError(
                 f"it is of a model of {result.model_bytes} bytes, not {job.artifact.bytes}"
             )
+        if result.samples != samples:
+            raise ValueError(f"it is of {result.samples} samples, not {samples}")
         if result.threads != job.threads:
             raise ValueError(f"it is of {result.threads} threads, not {job.threads}")
         ran = [tensor.dtype for tensor in result.outputs]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from deploy.bench import outputs
-from deploy.bench.passes.base import CaseRun, Gathered
-from deploy.metrics.latency import latency_measurements
+from deploy.bench.passes.base import CaseRun, Gathered, PassFailed
+from deploy.metrics.latency import (
+    install_load_measurement,
+    latency_measurements,
+    load_measurements,
+)
 from deploy.metrics.memory import memory_measurements
 from deploy.types import Measurement, Metric, Status
 
@@ -16,19 +20,43 @@ class Timing:
     metrics: tuple[Metric, ...] = ()
     """None owed: where this pass fails there is no case."""
 
+    def __init__(self, *, loads: bool = True) -> None:
+        """``loads``: the rows of load and first inference are this pass's, from one process."""
+        self._loads = loads
+
     def measure(self, run: CaseRun) -> Gathered:
         """Run once with the preset's limits."""
-        result, answer = run.run(run.request())
-        tier = run.info.tier
+        pushed = _push_model(run)
+        request = run.request()
+        result, answer = run.run(request)
+        tier, clock = run.info.tier, run.info.clock
+        loads = load_measurements([result], tier=tier, clock=clock) if self._loads else []
+        if pushed and clock == "monotonic":
+            loads.insert(0, install_load_measurement(result, tier=tier))
+        try:
+            steady = latency_measurements(
+                result, tier=tier, clock=clock, per_minute=request.limits.per_minute
+            )
+        except ValueError as error:
+            reason = f"the runner's result cannot be used: {error}"
+            raise PassFailed(Status.INVALID, reason) from None
         return Gathered(
             measurements=(
-                *latency_measurements(result, tier=tier, clock=run.info.clock),
+                *loads,
+                *steady,
                 *memory_measurements(result, tier=tier),
                 _output_difference(run, answer.outputs),
             ),
             runtime=result.runtime_version,
             raw=answer.result,
         )
+
+
+def _push_model(run: CaseRun) -> bool:
+    """Have the model on the device; whether it had to be sent just now."""
+    before = run.agent.traffic.bytes_pushed
+    run.agent.push_content(run.job.path, run.job.artifact.sha256)
+    return run.agent.traffic.bytes_pushed > before
 
 
 def _output_difference(run: CaseRun, raw: bytes) -> Measurement:

@@ -34,7 +34,10 @@ def assert_failed(runner: Any, got: Any, code: int, *words: str) -> None:
     ("options", "words"),
     [
         (["--frobnicate"], ["--frobnicate"]),
-        (["--iterations", "0"], ["--iterations", "'0'"]),
+        (["--iterations", "-1"], ["--iterations", "'-1'"]),
+        (["--samples", "0"], ["--samples", "'0'"]),
+        (["--poll-memory-ms", "60001"], ["--poll-memory-ms"]),
+        (["--samples", "2", "--profile", "p"], ["--samples and --profile"]),
         (["--iterations", "ten"], ["--iterations", "'ten'"]),
         (["--iterations", "99999999999999999999"], ["--iterations"]),
         (["--threads", "-1"], ["--threads", "'-1'"]),

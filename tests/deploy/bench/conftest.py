@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from adb_shell.auth.keygen import keygen
 
 from deploy import harness
 from deploy.bench.agent import bundle_folder_name
@@ -49,6 +50,7 @@ class Models:
     files: dict[Format, Path]
     inputs: Path
     reference: np.ndarray
+    weight: np.ndarray
 
     def job(self, fmt: Format, *, path: Path | None = None, threads: int = 1) -> Job:
         file = path or self.files[fmt]
@@ -73,7 +75,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     _export_onnx(weight, files[Format.ONNX], files[Format.ORT])
     # Never opened: Core ML does not run here.
     files[Format.COREML].write_bytes(b"")
-    return Models(files, inputs, x @ weight.T)
+    return Models(files, inputs, x @ weight.T, weight)
 
 
 def _export_executorch(weight: np.ndarray, path: Path) -> None:
@@ -114,9 +116,17 @@ def bundle() -> harness.Bundle:
     return harness.bundle(HostDevice().profile.abi)
 
 
+@pytest.fixture(scope="session")
+def adb_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all daemons: making one takes longer than many a test."""
+    key = tmp_path_factory.mktemp("key") / "adbkey"
+    keygen(str(key))
+    return key
+
+
 @pytest.fixture
-def adbd(tmp_path: Path) -> Iterator[NativeAdbd]:
-    with running(harness.adbd(HostDevice().profile.abi), tmp_path / "adbd") as daemon:
+def adbd(tmp_path: Path, adb_key: Path) -> Iterator[NativeAdbd]:
+    with running(harness.adbd(HostDevice().profile.abi), tmp_path / "adbd", adb_key) as daemon:
         yield daemon
 
 

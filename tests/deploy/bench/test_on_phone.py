@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
+import numpy as np
 import pytest
 from adb_shell.auth.keygen import keygen
 
 from deploy import harness
+from deploy.bench.job import TaskBatch, TaskSamples, TaskScore
+from deploy.bench.passes.choice import MADE, passes_for
 from deploy.bench.runner import PRESETS
 from deploy.bench.session import run_device
 from deploy.devices import adb, profiles
@@ -30,11 +33,12 @@ A network that is large beside that is counted in test_pipeline.py, to 0.1 %.
 """
 
 
-@pytest.fixture
-def phone(tmp_path: Path) -> Iterator[adb.AdbDevice]:
-    key = tmp_path / "adbkey"
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[adb.AdbDevice]:
+    folder = tmp_path_factory.mktemp("phone")
+    key = folder / "adbkey"
     keygen(str(key))
-    running = machine.start(profiles.load("emulated-arm64"), keys=[tmp_path / "adbkey.pub"])
+    running = machine.start(profiles.load("emulated-arm64"), keys=[folder / "adbkey.pub"])
     try:
         device = adb.connect(running.serial, keys=[key])
         yield device
@@ -69,3 +73,29 @@ def test_counted_instructions_repeat(phone: adb.AdbDevice, models: Models) -> No
         assert difference is not None
         assert difference.median is not None
         assert difference.median < 1e-4
+
+
+@pytest.mark.parametrize("fmt", [Format.EXECUTORCH, Format.ONNX])
+def test_every_pass_runs_on_arm(fmt: Format, phone: adb.AdbDevice, models: Models) -> None:
+    """Event tracing, ONNX Runtime's profile and smaps_rollup are there on ARM64 too."""
+    task = TaskSamples(
+        lambda: iter([TaskBatch(models.inputs, 1)]),
+        lambda there: TaskScore("first", float(np.ravel(there[0][0])[0]), 0.0, 0.0),
+    )
+    job = dataclasses.replace(models.job(fmt), task=task)
+    preset = PRESETS["quick"]
+    passes = passes_for(tuple(MADE), preset, phone.profile)
+    bundle = harness.bundle(phone.profile.abi)
+    _, (case,) = run_device(phone, [job], bundle, preset, passes=passes)
+    assert case.status is Status.OK, case.reason
+    rows = {row.metric: row for row in case.measurements}
+    assert len(rows[Metric.LOAD_INSTRUCTIONS].samples) == 3
+    for metric in (Metric.PSS_KIB, Metric.PRIVATE_DIRTY_KIB):
+        assert rows[metric].status is Status.OK, rows[metric].reason
+        assert (rows[metric].median or 0) > 100
+    assert rows[Metric.TASK_METRIC].median == pytest.approx(models.reference[0, 0], abs=1e-4)
+    assert case.operators_reason == ""
+    assert {row.unit for row in case.operators} == {"instructions"}
+    assert {len(row.samples) for row in case.operators} == {3}
+    kinds = " ".join(row.kind for row in case.operators)
+    assert ("Fully Connected" if fmt is Format.EXECUTORCH else "MatMul") in kinds, kinds

@@ -7,7 +7,9 @@ import pytest
 from deploy.bench.runner import (
     PRESETS,
     arguments,
+    brief,
     interpret_exit,
+    load_only,
     pinning,
     plan,
     preset,
@@ -20,12 +22,16 @@ def test_presets_are_those_of_the_method() -> None:
     quick, release = PRESETS["quick"], PRESETS["release"]
     assert (quick.iterations, quick.min_seconds, quick.max_seconds) == (50, 1.0, 150.0)
     assert (release.iterations, release.min_seconds) == (1024, 60.0)
-    for each in (quick, release):
+    sustained = preset("sustained", 30)
+    assert (sustained.min_seconds, sustained.per_minute) == (1800.0, True)
+    assert sustained.max_seconds > sustained.min_seconds
+    assert preset("sustained").min_seconds == 600.0
+    for each in (quick, release, sustained):
         assert (each.warmup_iterations, each.warmup_seconds) == (10, 0.5)
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'fast'.*quick, release, exact"):
+    with pytest.raises(ConfigError, match=r"'fast'.*quick, release, sustained, exact"):
         preset("fast")
 
 
@@ -34,6 +40,33 @@ def test_a_profile_can_replace_the_iterations() -> None:
     assert (planned.warmup_iterations, planned.iterations) == (1, 3)
     assert (planned.warmup_seconds, planned.min_seconds) == (0.0, 0.0)
     assert plan(PRESETS["quick"], None) is PRESETS["quick"]
+    counted = BenchOverride(warmup_iterations=1, iterations=3)
+    assert not plan(PRESETS["sustained"], counted).per_minute
+
+
+def test_no_pass_looks_at_more_than_timing_does() -> None:
+    exact = brief(PRESETS["exact"], warmup=5, iterations=20, seconds=1.0)
+    assert (exact.warmup_iterations, exact.iterations, exact.min_seconds) == (1, 3, 0.0)
+    quick = brief(PRESETS["sustained"], warmup=5, iterations=20, seconds=0.5)
+    assert (quick.warmup_iterations, quick.iterations, quick.min_seconds) == (5, 20, 0.5)
+    assert (quick.warmup_seconds, quick.per_minute) == (0.0, False)
+    alone = load_only(PRESETS["release"])
+    assert (alone.warmup_iterations, alone.iterations, alone.min_seconds) == (0, 0, 0.0)
+
+
+def test_what_a_pass_asks_for_is_an_option() -> None:
+    common = {"model": "m", "inputs": "i", "outputs": "o", "result": "r", "threads": 1}
+    plain = arguments("executorch", cpu_mask=None, limits=PRESETS["exact"], **common)
+    asked = arguments(
+        *("executorch",),
+        **(common | {"cpu_mask": None, "limits": PRESETS["exact"]}),
+        samples=7,
+        poll_memory_ms=50,
+        profile="/c/p",
+    )
+    assert asked[: len(plain)] == plain
+    extra = ["--samples", "7", "--poll-memory-ms", "50", "--profile", "/c/p"]
+    assert asked[len(plain) :] == extra
 
 
 def test_arguments_are_the_contract() -> None:

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.metrics.latency import latency_measurements, parse_runner_result
-from deploy.metrics.memory import memory_measurements
+from deploy.metrics.latency import (
+    install_load_measurement,
+    latency_measurements,
+    load_measurements,
+    minute_medians,
+    parse_runner_result,
+)
+from deploy.metrics.memory import memory_measurements, polled_measurements
 from deploy.types import Metric, Status, Tier
 
 GOOD: dict[str, Any] = {
@@ -42,6 +48,7 @@ def parsed(**changes: Any) -> Any:
 
 def rows(result: Any, clock: Any) -> dict[Metric, Any]:
     found = latency_measurements(result, tier=Tier.EMULATOR, clock=clock)
+    found += load_measurements([result], tier=Tier.EMULATOR, clock=clock)
     return {row.metric: row for row in found}
 
 
@@ -128,3 +135,74 @@ def test_any_content_parses_or_is_a_value_error(content: Any) -> None:
     text = content if isinstance(content, bytes) else json.dumps(content).encode()
     with pytest.raises(ValueError):
         parse_runner_result(text)
+
+
+def test_each_fresh_process_is_a_sample() -> None:
+    results = [parsed(load_ns=ns, first_ns=2 * ns) for ns in (3_000_000, 1_000_000, 2_000_000)]
+    load, first = load_measurements(results, tier=Tier.DEVICE, clock="monotonic")
+    assert (load.metric, load.samples, load.median) == (Metric.LOAD_MS, (3.0, 1.0, 2.0), 2.0)
+    assert (first.metric, first.samples) == (Metric.FIRST_MS, (6.0, 2.0, 4.0))
+    assert "3 fresh processes" in load.source
+    row = install_load_measurement(results[0], tier=Tier.DEVICE)
+    assert (row.metric, row.samples) == (Metric.INSTALL_LOAD_MS, (3.0,))
+    assert "after a push" in row.source
+
+
+SECOND = 10**9
+
+
+def test_minutes_have_their_own_medians() -> None:
+    """Slower from minute to minute; the third one is cut short and does not count."""
+    steady = [20 * SECOND] * 3 + [30 * SECOND] * 2 + [SECOND]
+    result = parsed(steady_ns=steady, steady_minutes=[3, 2, 1])
+    assert minute_medians(result) == [20_000.0, 30_000.0]
+    (row,) = latency_measurements(result, tier=Tier.DEVICE, clock="monotonic", per_minute=True)
+    assert row.samples == (20_000.0, 30_000.0)
+    assert "6 inferences in all" in row.source
+
+
+@pytest.mark.parametrize(
+    ("steady", "minutes", "medians"),
+    [
+        ([20 * SECOND] * 6, [3, 3], [20_000.0, 20_000.0]),  # the last one is full
+        ([SECOND], [1], [1000.0]),  # nothing but a short one
+        ([150 * SECOND, 20 * SECOND], [1, 0, 1], [150_000.0]),  # one inference beyond a minute
+        ([], [], []),
+    ],
+)
+def test_minutes_at_the_edges(steady: list[int], minutes: list[int], medians: list[float]) -> None:
+    assert minute_medians(parsed(steady_ns=steady, steady_minutes=minutes)) == medians
+
+
+def test_minutes_that_do_not_add_up_are_refused() -> None:
+    with pytest.raises(ValueError, match="hold 3 inferences and there are 2"):
+        minute_medians(parsed(steady_minutes=[3]))
+
+
+def polled(**changes: Any) -> Any:
+    good = {"interval_ms": 50, "steady_from": 1, "reason": ""}
+    lists = {"pss_kib": [10, 30, 40], "private_dirty_kib": [5, 20, 21]}
+    return parsed(memory={**good, **lists, **changes})
+
+
+def test_memory_counts_from_the_warm_up_on() -> None:
+    pss, dirty = polled_measurements(polled(), tier=Tier.HOST)
+    assert (pss.metric, pss.samples) == (Metric.PSS_KIB, (30.0, 40.0))
+    assert (dirty.metric, dirty.samples) == (Metric.PRIVATE_DIRTY_KIB, (20.0, 21.0))
+    assert "every 50 ms" in pss.source
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        (polled(pss_kib=[1], private_dirty_kib=[1]), "after the warm-up"),
+        (polled(pss_kib=[], private_dirty_kib=[], reason="no such file"), "no such file"),
+        (polled(pss_kib=[1, 2]), "differ in length"),
+        (parsed(), "did not poll"),
+    ],
+)
+def test_memory_that_is_not_there_says_why(result: Any, says: str) -> None:
+    for row in polled_measurements(result, tier=Tier.HOST):
+        assert row.status is Status.UNAVAILABLE
+        assert says in row.reason
+        assert row.samples == ()
