@@ -8,15 +8,17 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks.agent.figures import Part, Row, say
-from benchmarks.agent.tiny import Exported
 from deploy.bench.agent import RunnerBundle
 from deploy.bench.runner import PRESETS
 from deploy.bench.session import run_device
 from deploy.devices.base import Device, ShellResult
 from deploy.types import Case, DeviceInfo, DeviceProfile, Format, Status
+
+if TYPE_CHECKING:
+    from benchmarks.agent.tiny import Exported
 
 _T = TypeVar("_T")
 OVERHEAD_S = 0.5
@@ -138,5 +140,6 @@ def _run(device: Device, bundle: RunnerBundle, jobs: Sequence[Any]) -> Any:
 
 
 def must_be_ok(case: Case) -> None:
+    """``OSError`` for a case whose figures would mean nothing."""
     if case.status is not Status.OK:
         raise OSError(f"{case.id} {case.status.value}: {case.reason}")

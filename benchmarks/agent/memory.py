@@ -53,11 +53,12 @@ def measure(device: Device, folder: Path, *, cases: int) -> Part:
     seconds = time.perf_counter() - start
     early = min(_EARLY, cases // 2)
     part.samples = {"rss_kib": rss[:: max(1, cases // 100)], "seconds": seconds}
+    growth = f"memory after {cases} / after {early} cases"
     part.rows = [
         Row(f"resident after {early} cases", rss[early - 1], "KiB"),
         Row(f"resident after {cases} cases", rss[-1], "KiB"),
         Row(
-            f"memory after {cases} / after {early} cases",
+            growth,
             rss[-1] / rss[early - 1],
             "x",
             "<=",

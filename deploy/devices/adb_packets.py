@@ -24,8 +24,8 @@ def checksum(data: bytes | bytearray) -> int:
     """The sum of the bytes, modulo 2**32, as ADB's first version has it in ``data_check``."""
     if len(data) < _WORTH_AN_ARRAY:
         return sum(data)
-    # 64 bits do not overflow below 2**56 bytes; a packet has 2**32 at most.
-    return int(np.frombuffer(data, np.uint8).sum(dtype=np.uint64)) & 0xFFFFFFFF
+    # Wraps at 2**32 by itself.
+    return int(np.frombuffer(data, np.uint8).sum(dtype=np.uint32))
 
 
 class FastConnection(AdbDevice):  # type: ignore[misc]
@@ -59,6 +59,14 @@ class _Packets(_AdbIOManager):  # type: ignore[misc]
                 f"a packet's checksum is {checksum(data)}, not {expected}"
             )
         return command, arg0, arg1, data
+
+    def _read_bytes_from_device(self, length: int, adb_info: Any) -> bytes:
+        # Time is the transport's to limit: a read ends with a byte at least, or raises.
+        parts = []
+        while length:
+            parts.append(self._transport.bulk_read(length, adb_info.transport_timeout_s))
+            length -= len(parts[-1])
+        return b"".join(parts)
 
     def _send(self, msg: AdbMessage, adb_info: Any) -> None:
         data = bytes(msg.data)

@@ -42,6 +42,7 @@ SERVER_TIMEOUT_S = 5.0
 
 _SYNC_DATA = 1 << 16
 _PACKETS_AT_ONCE = 16
+_READ_AHEAD = 1 << 20
 _SHELL_STDOUT, _SHELL_STDERR, _SHELL_EXIT = 1, 2, 3
 _MAX_MESSAGE = 1 << 12
 _MAX_PATH = 1024
@@ -266,42 +267,50 @@ class _Stream:
     def __init__(self, connection: socket.socket, allowance: Allowance) -> None:
         self._socket = connection
         self._allowance = allowance
+        self._buffer = memoryview(bytearray(_READ_AHEAD))
+        self._ready = self._buffer[:0]
 
     def send(self, data: bytes | memoryview) -> None:
         self._socket.settimeout(self._allowance.left())
         self._socket.sendall(data)
 
     def has_data(self) -> bool:
-        return bool(select.select([self._socket], [], [], 0)[0])
-
-    def some(self, most: int = 1 << 20) -> bytes:
-        """What is there next, empty at the end of the stream."""
-        self._socket.settimeout(self._allowance.left())
-        data = self._socket.recv(most)
-        self._allowance.take(len(data))
-        return data
+        return bool(self._ready) or bool(select.select([self._socket], [], [], 0)[0])
 
     def until_end(self) -> Iterator[bytes]:
-        while data := self.some():
-            yield data
+        while data := self._some(_READ_AHEAD):
+            yield bytes(data)
 
     def exactly(self, count: int) -> bytes:
-        parts = []
-        while count:
-            data = self.some(min(count, 1 << 20))
-            if not data:
-                raise ConnectionResetError("the ADB server closed the connection")
-            parts.append(data)
-            count -= len(data)
-        return b"".join(parts)
+        parts = bytearray()
+        while len(parts) < count:
+            parts += self._some_of(count - len(parts))
+        return bytes(parts)
 
     def copy(self, count: int, into: IO[bytes]) -> None:
         while count:
-            data = self.some(min(count, 1 << 20))
-            if not data:
-                raise ConnectionResetError("the ADB server closed the connection")
+            data = self._some_of(count)
             into.write(data)
             count -= len(data)
+
+    def _some_of(self, most: int) -> memoryview:
+        data = self._some(most)
+        if not data:
+            raise ConnectionResetError("the ADB server closed the connection")
+        return data
+
+    def _some(self, most: int) -> memoryview:
+        """What is there next, empty at the end of the stream; valid until the next call.
+
+        A pull's packets have 64 KiB each: many are read in one call.
+        """
+        if not self._ready:
+            self._socket.settimeout(self._allowance.left())
+            count = self._socket.recv_into(self._buffer)
+            self._allowance.take(count)
+            self._ready = self._buffer[:count]
+        data, self._ready = self._ready[:most], self._ready[most:]
+        return data
 
     def head(self) -> tuple[bytes, int]:
         word, length = struct.unpack("<4sI", self.exactly(8))
