@@ -170,7 +170,7 @@ def main() -> int:
         "--phone", action="store_true", help="transfers with the emulated phone too"
     )
     parser.add_argument("--megabytes", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=2, help="rounds there and back")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds there and back")
     parser.add_argument("--cases", type=int, default=20)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--iterations", type=int, default=300)

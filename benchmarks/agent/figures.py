@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import operator
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
+_RESAMPLES = 10_000
 _WORDS = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
 
 
@@ -52,3 +56,11 @@ class Part:
 def say(line: str) -> None:
     """Progress, apart from the tables on stdout."""
     print(f"bench-agent: {line}", file=sys.stderr, flush=True)
+
+
+def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """Median of the log ratios with its 95 % percentile bootstrap interval over pairs."""
+    logs = np.log(ratios)
+    drawn = np.random.default_rng(0).choice(logs, (_RESAMPLES, len(logs)))
+    low, high = np.exp(np.quantile(np.median(drawn, axis=1), [0.025, 0.975]))
+    return float(low), float(np.exp(np.median(logs))), float(high)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.agent.figures import Part, Row, say
+from benchmarks.agent.figures import Part, Row, interval, say
 from benchmarks.agent.tiny import Exported
 from deploy.bench.runner import BACKENDS
 from deploy.harness import Bundle, native_abi
@@ -25,7 +25,6 @@ from deploy.types import Format
 
 TARGET = 1.01
 _TIMEOUT_S = 120.0
-_RESAMPLES = 10_000
 
 
 def build(folder: Path) -> Path:
@@ -99,14 +98,6 @@ def _rows(
             )
         )
     return rows
-
-
-def interval(ratios: list[float]) -> tuple[float, float, float]:
-    """Median of the log ratios with its 95 % percentile bootstrap interval over pairs."""
-    logs = np.log(ratios)
-    drawn = np.random.default_rng(0).choice(logs, (_RESAMPLES, len(logs)))
-    low, high = np.exp(np.quantile(np.median(drawn, axis=1), [0.025, 0.975]))
-    return float(low), float(np.exp(np.median(logs))), float(high)
 
 
 def _ours(bundle: Bundle, backend: str, model: Path, inputs: Path, folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ from adb_shell.adb_device import AdbDeviceTcp
 from adb_shell.auth.sign_pythonrsa import PythonRSASigner
 
 from benchmarks.adb_clients import GoogleAdb
-from benchmarks.agent.figures import Part, Row, say
+from benchmarks.agent.figures import Part, Row, interval, say
 from deploy.devices import adb
 from deploy.files import sha256
 from deploy.types import DeviceProfile
@@ -167,6 +167,9 @@ def _rows(rates: dict[str, list[float]], what: str) -> list[Row]:
         return rows
     for name, target in (("pocketship, ADB server", 0.9), ("pocketship, direct", None)):
         # Of the same round: neighbours in time share the machine's load.
-        ratio = statistics.median(a / b for a, b in zip(rates[name], judge, strict=True))
-        rows.append(Row(f"{what}: {name} / Google's adb", ratio, "x", ">=", target))
+        ratios = [a / b for a, b in zip(rates[name], judge, strict=True)]
+        low, middle, high = interval(ratios)
+        note = f"95 %: {low:.2f} to {high:.2f}"
+        title = f"{what}: {name} / Google's adb"
+        rows.append(Row(title, middle, "x", ">=", target, note, (low, high)))
     return rows
