@@ -10,7 +10,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 CPP_SOURCES := $(shell find android_harness -type d -name build -prune -o -type f \( -name '*.cpp' -o -name '*.h' \) -print 2>/dev/null)
 
-.PHONY: help setup demo test lint format bench bench-compress chaos phone-image clean distclean
+.PHONY: help setup demo test lint format bench bench-agent bench-compress chaos fuzz phone-image clean distclean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,11 +44,17 @@ endif
 bench: setup ## push and pull MB/s over ADB: table here, JSON under build/
 	$(PYTHON) -m benchmarks.adb_transfer
 
+bench-agent: setup ## the agent beside Google's adb and bare runtimes, targets beside figures
+	$(PYTHON) -m benchmarks.agent $(if $(PARTS),--parts $(PARTS))
+
 bench-compress: setup ## recipes beside single libraries; MODEL=<row> SEEDS=<n> for one row
 	$(PYTHON) -m benchmarks.compression $(if $(MODEL),--model $(MODEL)) $(if $(SEEDS),--seeds $(SEEDS))
 
 chaos: setup ## 4 emulated phones and 64 daemons under random faults; SEED=<n> for other ones
 	$(PYTHON) -m benchmarks.chaos $(if $(SEED),--seed $(SEED))
+
+fuzz: setup ## fuzz adbd, the runner and model files for SECONDS each (60); needs clang
+	$(PYTHON) -m scripts.fuzz --seconds $(or $(SECONDS),60) $(if $(PARTS),--parts $(PARTS))
 
 phone-image: setup ## build the emulated phone's kernel and RAM disk (once; needs QEMU)
 	$(PYTHON) -m scripts.phone_image

@@ -54,6 +54,7 @@ class GoogleAdb:
             "HOME": str(key.parent.parent),
             "ANDROID_ADB_SERVER_PORT": str(port),
         }
+        self.server_port = str(port)
         self.version = self._run("version").splitlines()[1].rpartition(" ")[2]
         try:
             # `adb connect` ends with 0 also when it fails: the shell is what tells.

@@ -79,7 +79,7 @@ def link(
         serial,
         transport,
         carrier,
-        load_signers(keys),
+        load_signers(keys, progress),
         auth_timeout_s=auth_timeout_s,
         connect_timeout_s=connect_timeout_s,
         progress=progress,

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from adb_shell import exceptions
-from adb_shell.adb_device import AdbDevice as Connection
 from adb_shell.auth.sign_pythonrsa import PythonRSASigner
 
 from deploy.android_text import printable
 from deploy.devices import adb_errors
 from deploy.devices.adb_link import Allowance, Answer, TooMuchData, marked, unmarked
+from deploy.devices.adb_packets import FastConnection
 from deploy.devices.adb_transport import LimitedTransport
 from deploy.errors import DeviceError
 from deploy.types import Progress, silent
@@ -33,10 +33,11 @@ def default_key() -> Path:
     return Path.home() / ".android" / "adbkey"
 
 
-def load_signers(keys: Sequence[Path] | None) -> list[Any]:
+def load_signers(keys: Sequence[Path] | None, progress: Progress = silent) -> list[Any]:
     """Signers of ``keys``, or of the user's own key where there is one.
 
-    Raises ``DeviceError`` for a key that was named and cannot be read.
+    ``progress`` is told of a private key that others may read: it lets them into the phone. Raises
+    ``DeviceError`` for a key that was named and cannot be read.
     """
     named = keys is not None
     signers = []
@@ -45,6 +46,8 @@ def load_signers(keys: Sequence[Path] | None) -> list[Any]:
             continue
         try:
             signers.append(PythonRSASigner.FromRSAKeyPath(str(path)))
+            if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                progress(f"others may use the ADB key {path}: chmod 600 {path}")
         except FileNotFoundError as error:
             raise DeviceError(
                 f"the ADB key {error.filename} does not exist",
@@ -94,7 +97,7 @@ class DirectLink:
         if self._connection is not None and self._transport.alive():
             return
         self.close()
-        connection = Connection(self._transport, banner=b"pocketship")
+        connection = FastConnection(self._transport, banner=b"pocketship")
         asked = False
 
         def ask_person(_: Any) -> None:

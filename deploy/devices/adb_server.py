@@ -10,6 +10,7 @@ Protocols: SYNC.TXT, SERVICES.TXT and shell_protocol.h of Android's adb (platfor
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import stat
@@ -40,7 +41,8 @@ SERVER_TIMEOUT_S = 5.0
 """For the server's own answers; it runs on this machine."""
 
 _SYNC_DATA = 1 << 16
-_LOOK_FOR_REFUSAL = 16
+_PACKETS_AT_ONCE = 16
+_READ_AHEAD = 1 << 20
 _SHELL_STDOUT, _SHELL_STDERR, _SHELL_EXIT = 1, 2, 3
 _MAX_MESSAGE = 1 << 12
 _MAX_PATH = 1024
@@ -193,16 +195,13 @@ class ServerLink:
     def push(self, local: Path, remote: str, mode: int, allowance: Allowance) -> None:
         """Copy a file to the device."""
         path = _sync_path(f"{remote},{stat.S_IFREG | mode}")
-        with local.open("rb") as source, self._service("sync:", allowance) as stream:
+        with local.open("rb", buffering=0) as source, self._service("sync:", allowance) as stream:
             stream.send(_head(b"SEND", len(path)) + path)
-            packet = bytearray(8 + _SYNC_DATA)
-            number = 0
+            packets = _DataPackets()
             try:
-                while count := source.readinto(memoryview(packet)[8:]):
-                    packet[:8] = _head(b"DATA", count)
-                    stream.send(memoryview(packet)[: 8 + count])
-                    number += 1
-                    if number % _LOOK_FOR_REFUSAL == 0 and stream.has_data():
+                while packed := packets.fill(source.fileno()):
+                    stream.send(packed)
+                    if stream.has_data():
                         break  # Nothing but a refusal comes before the end.
                 else:
                     stream.send(_head(b"DONE", int(time.time())))
@@ -268,46 +267,79 @@ class _Stream:
     def __init__(self, connection: socket.socket, allowance: Allowance) -> None:
         self._socket = connection
         self._allowance = allowance
+        self._buffer = memoryview(bytearray(_READ_AHEAD))
+        self._ready = self._buffer[:0]
 
     def send(self, data: bytes | memoryview) -> None:
         self._socket.settimeout(self._allowance.left())
         self._socket.sendall(data)
 
     def has_data(self) -> bool:
-        return bool(select.select([self._socket], [], [], 0)[0])
-
-    def some(self, most: int = 1 << 20) -> bytes:
-        """What is there next, empty at the end of the stream."""
-        self._socket.settimeout(self._allowance.left())
-        data = self._socket.recv(most)
-        self._allowance.take(len(data))
-        return data
+        return bool(self._ready) or bool(select.select([self._socket], [], [], 0)[0])
 
     def until_end(self) -> Iterator[bytes]:
-        while data := self.some():
-            yield data
+        while data := self._some(_READ_AHEAD):
+            yield bytes(data)
 
     def exactly(self, count: int) -> bytes:
-        parts = []
-        while count:
-            data = self.some(min(count, 1 << 20))
-            if not data:
-                raise ConnectionResetError("the ADB server closed the connection")
-            parts.append(data)
-            count -= len(data)
-        return b"".join(parts)
+        parts = bytearray()
+        while len(parts) < count:
+            parts += self._some_of(count - len(parts))
+        return bytes(parts)
 
     def copy(self, count: int, into: IO[bytes]) -> None:
         while count:
-            data = self.some(min(count, 1 << 20))
-            if not data:
-                raise ConnectionResetError("the ADB server closed the connection")
+            data = self._some_of(count)
             into.write(data)
             count -= len(data)
+
+    def _some_of(self, most: int) -> memoryview:
+        data = self._some(most)
+        if not data:
+            raise ConnectionResetError("the ADB server closed the connection")
+        return data
+
+    def _some(self, most: int) -> memoryview:
+        """What is there next, empty at the end of the stream; valid until the next call.
+
+        A pull's packets have 64 KiB each: many are read in one call.
+        """
+        if not self._ready:
+            self._socket.settimeout(self._allowance.left())
+            count = self._socket.recv_into(self._buffer)
+            self._allowance.take(count)
+            self._ready = self._buffer[:count]
+        data, self._ready = self._ready[:most], self._ready[most:]
+        return data
 
     def head(self) -> tuple[bytes, int]:
         word, length = struct.unpack("<4sI", self.exactly(8))
         return word, length
+
+
+class _DataPackets:
+    """A megabyte of a file as ``DATA`` packets, read in one call and sent in one call."""
+
+    def __init__(self) -> None:
+        self._step = 8 + _SYNC_DATA
+        self._whole = memoryview(bytearray(_PACKETS_AT_ONCE * self._step))
+        starts = range(0, len(self._whole), self._step)
+        self._bodies = [self._whole[start + 8 : start + self._step] for start in starts]
+
+    def fill(self, descriptor: int) -> memoryview:
+        """The packets of what is read next, empty at the end of the file; valid until called again.
+
+        The protocol allows 64 KiB a packet.
+        """
+        full, rest = divmod(os.readv(descriptor, self._bodies), _SYNC_DATA)
+        for number in range(full):
+            self._put_head(number, _SYNC_DATA)
+        if rest:
+            self._put_head(full, rest)
+        return self._whole[: full * self._step + (8 + rest if rest else 0)]
+
+    def _put_head(self, number: int, length: int) -> None:
+        self._whole[number * self._step : number * self._step + 8] = _head(b"DATA", length)
 
 
 def _head(word: bytes, number: int) -> bytes:

@@ -70,7 +70,8 @@ void EventLoop::Run() {
         epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), Timeout());
     if (count < 0 && errno != EINTR) Throw("epoll_wait");
     for (int i = 0; i < count; ++i) {
-      const auto found = entries_.find(events[i].data.u64);
+      const Watch watch = events[i].data.u64;  // a copy: epoll_event is packed on x86-64
+      const auto found = entries_.find(watch);
       if (found == entries_.end()) continue;
       const std::shared_ptr<Entry> entry = found->second;  // the handler may remove itself
       entry->handler(events[i].events);

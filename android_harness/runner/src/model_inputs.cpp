@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -11,6 +12,14 @@ namespace pocketship {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
+// More than any phone has. Sizes come from the model: rounding one up or adding two must not wrap.
+constexpr std::size_t kMaxBytes = std::size_t{1} << 40;
+
+// `bytes()` is 0 for a product that does not fit, too.
+bool is_possible(const TensorSpec& spec) {
+  const bool empty = std::find(spec.shape.begin(), spec.shape.end(), 0) != spec.shape.end();
+  return spec.bytes() <= kMaxBytes && (spec.bytes() > 0 || empty);
+}
 
 std::string shape_text(const TensorSpec& spec) {
   std::string text = "[";
@@ -30,6 +39,10 @@ InputFile::InputFile(const std::string& path, const std::vector<TensorSpec>& spe
       throw Failure(kInputs,
                     "input '" + spec.name + "' has no fixed shape " + shape_text(spec) +
                         ", export the model with fixed shapes",
+                    path);
+    }
+    if (!is_possible(spec) || needed > kMaxBytes) {
+      throw Failure(kInputs, "input '" + spec.name + "' has an impossible size " + shape_text(spec),
                     path);
     }
     needed += spec.bytes();

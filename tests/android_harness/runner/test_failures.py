@@ -196,6 +196,35 @@ def test_a_model_without_fixed_shapes(runner: Any, tmp_path: Path) -> None:
     assert '"bytes": null' in done.stdout
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [[2**62 - 1], [26]],  # together 100 bytes, where the sum wraps
+        [[2**61, 2**61], [25]],  # a product that does not fit
+        [[2**45], [25]],
+    ],
+)
+def test_impossible_sizes_are_refused(shapes: Any, runner: Any, tmp_path: Path) -> None:
+    """Sizes are the model's word: a sum that wraps would pass for the file's size."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["i1"], ["out"])],
+        "impossible",
+        [
+            helper.make_tensor_value_info(f"i{number}", TensorProto.FLOAT, shape)
+            for number, shape in enumerate(shapes)
+        ],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, shapes[1])],
+    )
+    model = tmp_path / "impossible.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), model
+    )
+    outcome = runner.run("onnxruntime", model, bytes(100))
+    assert outcome.code == 4, outcome.stderr
+    assert "impossible size" in outcome.stderr
+    assert outcome.result is None
+
+
 def test_an_inference_that_fails(
     runner: Any, models: Any, image_and_tokens: tuple[torch.Tensor, ...]
 ) -> None:

@@ -205,6 +205,17 @@ def test_a_key_that_is_not_authorised(adbd: NativeAdbd, tmp_path: Path) -> None:
         adb.connect(adbd.serial, profile, keys=[])
 
 
+@pytest.mark.parametrize(("mode", "told"), [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1)])
+def test_a_private_key_that_others_may_read_is_told(tmp_path: Path, mode: int, told: int) -> None:
+    key = tmp_path / "key"
+    keygen(str(key))
+    key.chmod(mode)
+    said: list[str] = []
+    assert len(adb.load_signers([key], said.append)) == 1
+    assert len(said) == told
+    assert all("chmod 600" in line for line in said)
+
+
 def test_keys_that_are_no_keys(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="does not exist"):
         adb.load_signers([tmp_path / "no"])

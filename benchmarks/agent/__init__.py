@@ -1,0 +1,1 @@
+"""How fast the agent is, beside the tools that it could be compared with: `make bench-agent`."""
