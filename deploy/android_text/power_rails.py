@@ -9,17 +9,16 @@ read: perfetto only writes them where the configuration asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from deploy.android_text.printing import printable
+from deploy.protobuf import Damaged, fields
 
 MAX_TRACE_BYTES = 32 << 20
 MAX_RAILS = 256
 MAX_READINGS = 2_000_000
 _PACKET, _POWER_RAILS, _COMPRESSED = 1, 40, (50, 133)
 _DESCRIPTOR, _ENERGY_DATA = 1, 2
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,6 @@ class RailTrace:
 
     rails: tuple[Rail, ...] = ()
     problem: str = ""
-
-
-class _Damaged(Exception):
-    """The bytes are no protocol buffer from here on."""
 
 
 @dataclass
@@ -62,10 +57,10 @@ def parse_power_rails(trace: bytes) -> RailTrace:
     found = _Found()
     problem = ""
     try:
-        for number, _, packet in _fields(trace):
-            if number == _PACKET and isinstance(packet, bytes):
+        for number, packet in fields(memoryview(trace)):
+            if number == _PACKET and isinstance(packet, memoryview):
                 _read_packet(packet, found)
-    except _Damaged as error:
+    except Damaged as error:
         problem = f"the trace is damaged: {error}"
     if found.compressed:
         problem = problem or "the trace has compressed packets, which are not read"
@@ -77,73 +72,36 @@ def parse_power_rails(trace: bytes) -> RailTrace:
     return RailTrace(rails, problem)
 
 
-def _read_packet(packet: bytes, found: _Found) -> None:
-    for number, _, value in _fields(packet):
+def _read_packet(packet: memoryview, found: _Found) -> None:
+    for number, value in fields(packet):
         if number in _COMPRESSED:
             found.compressed = True
-        if number != _POWER_RAILS or not isinstance(value, bytes):
+        if number != _POWER_RAILS or not isinstance(value, memoryview):
             continue
-        for kind, _, message in _fields(value):
-            if kind == _DESCRIPTOR and isinstance(message, bytes):
+        for kind, message in fields(value):
+            if kind == _DESCRIPTOR and isinstance(message, memoryview):
                 _read_descriptor(message, found)
-            elif kind == _ENERGY_DATA and isinstance(message, bytes):
+            elif kind == _ENERGY_DATA and isinstance(message, memoryview):
                 _read_energy(message, found)
 
 
-def _read_descriptor(message: bytes, found: _Found) -> None:
+def _read_descriptor(message: memoryview, found: _Found) -> None:
     index: int | None = None
     words = {2: "", 3: ""}
-    for number, _, value in _fields(message):
+    for number, value in fields(message):
         if number == 1 and isinstance(value, int):
             index = value
-        elif number in words and isinstance(value, bytes):
-            words[number] = printable(value[:256].decode("utf-8", errors="replace"), 80)
+        elif number in words and isinstance(value, memoryview):
+            words[number] = printable(bytes(value[:256]).decode("utf-8", errors="replace"), 80)
     if index is not None and words[2] and len(found.names) < MAX_RAILS:
         found.names.setdefault(index, (words[2], words[3]))
 
 
-def _read_energy(message: bytes, found: _Found) -> None:
-    numbers = {n: value for n, _, value in _fields(message) if isinstance(value, int)}
+def _read_energy(message: memoryview, found: _Found) -> None:
+    numbers = {n: value for n, value in fields(message) if isinstance(value, int)}
     if not {1, 2, 3} <= numbers.keys() or found.count >= MAX_READINGS:
         return
     if numbers[1] not in found.readings and len(found.readings) >= MAX_RAILS:
         return
     found.count += 1
     found.readings.setdefault(numbers[1], {}).setdefault(numbers[2], numbers[3])
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """(field number, wire type, value) of one message's fields."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        number, wire = key >> 3, key & 7
-        value: int | bytes
-        if number == 0:
-            raise _Damaged(f"a field number 0 at byte {at}")
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-        else:
-            if wire == _BYTES:
-                size, at = _varint(data, at)
-            elif wire in {_FIXED64, _FIXED32}:
-                size = 8 if wire == _FIXED64 else 4
-            else:
-                raise _Damaged(f"wire type {wire} at byte {at}")
-            if size > len(data) - at:
-                raise _Damaged(f"a field of {size} bytes where {len(data) - at} are left")
-            value, at = data[at : at + size], at + size
-        yield number, wire, value
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            raise _Damaged("it ends in the middle of a number")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & (2**64 - 1), at
-    raise _Damaged("a number of more than 10 bytes")

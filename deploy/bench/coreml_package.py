@@ -9,9 +9,10 @@ converter writes as the program has it. Only these few fields of Apple's publish
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from deploy.protobuf import Damaged, fields
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_MODEL_BYTES = 1 << 30
@@ -20,7 +21,6 @@ MAX_MODEL_BYTES = 1 << 30
 _MODEL_VERSION, _MODEL_DESCRIPTION = 1, 2
 _DESCRIPTION_INPUT, _DESCRIPTION_OUTPUT = 1, 10
 _FEATURE_NAME = 1
-_VARINT, _BITS_64, _BYTES, _BITS_32 = 0, 1, 2, 5
 
 _NEEDED_IOS = {7: (16,), 8: (17,), 9: (18,)}
 
@@ -36,15 +36,21 @@ class CoreMLPackage:
 
 def read_package(package: Path) -> CoreMLPackage:
     """Read a ``.mlpackage`` folder. ``ValueError`` where it is none; ``OSError`` passes through."""
-    content = _root_model(package)
+    try:
+        return _described(_root_model(package))
+    except Damaged as error:
+        raise ValueError(f"its model is damaged: {error}") from None
+
+
+def _described(content: memoryview) -> CoreMLPackage:
     version = 0
     inputs: list[str] = []
     outputs: list[str] = []
-    for field, value in _fields(content):
+    for field, value in fields(content):
         if field == _MODEL_VERSION and isinstance(value, int):
             version = value
         elif field == _MODEL_DESCRIPTION and isinstance(value, memoryview):
-            for part, feature in _fields(value):
+            for part, feature in fields(value):
                 if part in (_DESCRIPTION_INPUT, _DESCRIPTION_OUTPUT):
                     (inputs if part == _DESCRIPTION_INPUT else outputs).append(_name(feature))
     if not inputs or not outputs:
@@ -71,46 +77,10 @@ def _root_model(package: Path) -> memoryview:
 
 def _name(feature: int | memoryview) -> str:
     if isinstance(feature, memoryview):
-        for field, value in _fields(feature):
+        for field, value in fields(feature):
             if field == _FEATURE_NAME and isinstance(value, memoryview):
                 try:
                     return bytes(value).decode("utf-8")
                 except UnicodeDecodeError:
                     break
     raise ValueError("its model has a feature without a name")
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(number, value) of each field of a protocol buffer; fixed-width fields are passed over."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind = key & 7
-        if kind == _VARINT:
-            value, at = _varint(message, at)
-            yield key >> 3, value
-            continue
-        if kind == _BYTES:
-            size, at = _varint(message, at)
-        elif kind in (_BITS_32, _BITS_64):
-            size = 4 if kind == _BITS_32 else 8
-        else:
-            raise ValueError("its model is no protocol buffer")
-        if size > len(message) - at:
-            raise ValueError("its model is cut off")
-        if kind == _BYTES:
-            yield key >> 3, message[at : at + size]
-        at += size
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(message):
-            raise ValueError("its model is cut off")
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("its model is no protocol buffer")

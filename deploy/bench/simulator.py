@@ -21,10 +21,10 @@ from deploy.bench.agent import RunAnswer, RunnerBundle, RunRequest
 from deploy.bench.coreml_package import CoreMLPackage, read_package
 from deploy.bench.faults import Fault, FaultError
 from deploy.bench.runner import arguments
-from deploy.bench.store import Traffic
+from deploy.bench.store import Traffic, checked_bytes
 from deploy.devices.simctl import Simulator
 from deploy.errors import DeviceError, MeasurementError
-from deploy.files import sha256, write_text
+from deploy.files import write_text
 from deploy.harness.ios_simulator import compiled_model
 from deploy.metrics.latency import MAX_RESULT_BYTES
 from deploy.types import Artifact, Progress, TensorSpec, silent
@@ -72,16 +72,7 @@ class SimulatorAgent:
                 self._compiled[digest] = compiled
                 self._packages[compiled] = path
             return self._compiled[digest]
-        try:
-            actual = sha256(path)
-        except OSError as error:
-            raise MeasurementError(f"cannot be read: {error.strerror}", where=str(path)) from None
-        if actual != digest:
-            raise MeasurementError(
-                "the file changed: its SHA-256 is not the recorded one",
-                where=str(path),
-                hint="Export it again.",
-            )
+        checked_bytes(path, digest)
         return str(path.resolve())
 
     def run(self, request: RunRequest) -> RunAnswer:

@@ -55,6 +55,21 @@ class Traffic:
         return self.bytes_pushed / 1e6 / self.seconds if self.bytes_pushed else None
 
 
+def checked_bytes(path: Path, digest: str) -> int:
+    """The size of a local file; ``MeasurementError`` where it is not what ``digest`` says."""
+    try:
+        actual, size = sha256(path), path.stat().st_size
+    except OSError as error:
+        raise MeasurementError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    if actual != digest:
+        raise MeasurementError(
+            "the file changed: its SHA-256 is not the recorded one",
+            where=str(path),
+            hint="Export it again.",
+        )
+    return size
+
+
 class Store:
     """Content-addressed folders below a device's work folder."""
 
@@ -94,16 +109,7 @@ class Store:
         when the device has no room or does not keep the content.
         """
         remote = f"{self.folder}/{digest}"
-        try:
-            actual, size = sha256(path), path.stat().st_size
-        except OSError as error:
-            raise MeasurementError(f"cannot be read: {error.strerror}", where=str(path)) from None
-        if actual != digest:
-            raise MeasurementError(
-                "the file changed: its SHA-256 is not the recorded one",
-                where=str(path),
-                hint="Export it again.",
-            )
+        size = checked_bytes(path, digest)
         if digest in self._verified:
             return remote
         if self._hashes(self.folder, [digest], size).get(digest) == digest:
