@@ -83,7 +83,7 @@ class DirectLink:
         self._transport = transport
         self._signers = list(signers)
         self._auth_timeout_s = auth_timeout_s
-        self._connect_timeout_s = connect_timeout_s or CONNECT_TIMEOUT_S
+        self._connect_timeout_s = connect_timeout_s
         self._progress = progress
         self._connection: Any = None
 
@@ -106,7 +106,7 @@ class DirectLink:
             self._progress(f"{self._serial}: accept this computer's ADB key on the phone")
             self._transport.allow(Allowance(self._auth_timeout_s, _HANDSHAKE_BYTES))
 
-        seconds = self._connect_timeout_s
+        seconds = self._connect_timeout_s or CONNECT_TIMEOUT_S
         self._transport.allow(Allowance(seconds, _HANDSHAKE_BYTES))
         try:
             connection.connect(

@@ -23,7 +23,7 @@ from deploy.bench.job import Job
 from deploy.bench.recovery import Patience
 from deploy.bench.runner import PRESETS
 from deploy.bench.session import run_device
-from deploy.devices import adb, profiles
+from deploy.devices import adb, adb_direct, profiles
 from deploy.emulator import machine
 from deploy.types import Case, DeviceRun, Format, Metric, Status, TensorSpec
 from tests.deploy.bench import fake_runner
@@ -118,7 +118,7 @@ def test_frozen_and_thawed(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> Non
 
     def freezes() -> None:
         wait_until(phone.held)
-        monkeypatch.setattr(adb, "CONNECT_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(adb_direct, "CONNECT_TIMEOUT_S", 0.5)
         phone.machine.monitor("stop")
         wait_until(lambda: any("does not answer" in line for line in said))
         monkeypatch.undo()
