@@ -11,6 +11,7 @@ import secrets
 from dataclasses import dataclass
 
 from deploy.android_text import split_sections
+from deploy.bench.faults import Fault
 from deploy.bench.passes.base import CaseRun, Gathered, Pass, PassFailed
 from deploy.bench.settings import FIXED_PERFORMANCE, Settings
 from deploy.bench.waiting import Clock, clock_for
@@ -180,7 +181,8 @@ class Framed:
         gathered = self.inner.measure(run)
         after, spoilt, warnings = self.conditions.after(before)
         if spoilt:
-            raise PassFailed(Status.INVALID, spoilt)
+            restarted = before.state.boot_id != after.boot_id
+            raise PassFailed(Status.INVALID, spoilt, Fault.REBOOTED if restarted else None)
         return dataclasses.replace(
             gathered, before=before.state, after=after, warnings=gathered.warnings + warnings
         )

@@ -63,7 +63,9 @@ _INVALID, _FAILED = Status.INVALID, Status.FAILED
 CONSEQUENCES: dict[Fault, Consequence] = {
     Fault.LOST: Consequence(_INVALID, "Check power, cable and network; --resume goes on."),
     Fault.REPLACED: Consequence(_INVALID, "Check which device has this address; --resume goes on."),
-    Fault.REBOOTED: Consequence(_INVALID, "Check its power and its temperature.", retried=True),
+    Fault.REBOOTED: Consequence(
+        _INVALID, "Check its power and its temperature.", retried=True, asks=True
+    ),
     Fault.FROZE: Consequence(
         _INVALID, "Keep the device awake and its load low.", retried=True, asks=True
     ),

@@ -118,7 +118,8 @@ class Recovery:
         """Put a name to an error."""
         if isinstance(error, PocketshipError):
             fault, reason = faults.of(error), faults.explained(faults.of(error), error)
-            if CONSEQUENCES[fault].asks:
+            # A file that is not there any more may have gone with a restart.
+            if CONSEQUENCES[fault].asks or fault is Fault.REFUSED:
                 what = f"{error.where}: {error.what}" if error.where else error.what
                 fault, reason = self._asked(fault, what, error.hint)
         else:

@@ -25,7 +25,11 @@ MAX_CALLS_BYTES = 256 << 20
 MAX_PULLED_BYTES = 64 << 20
 MAX_PULLED_SUM = 256 << 20
 
-_RANDOM = re.compile(r"(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])|(?<=\.)[0-9a-f]{8}(?=\.tmp)")
+_RANDOM = re.compile(
+    # Names of case folders and temporary files: machine, process, its start, chance.
+    r"(?<![0-9a-f])[0-9a-f]{12}-[0-9]{1,10}-[0-9]{1,20}-[0-9a-f]{8}(?![0-9a-f])"
+    r"|(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])"
+)
 _Word = Annotated[str, Field(max_length=1 << 16)]
 _Text = Annotated[str, Field(max_length=4 * MAX_OUTPUT)]
 
