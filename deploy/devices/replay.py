@@ -187,8 +187,11 @@ class ReplayDevice:
 
     def _unknown(self, what: str) -> DeviceError:
         made = f"pocketship {v}" if (v := printable(self._manifest.pocketship, 40)) else "hand"
-        return DeviceError(
+        error = DeviceError(
             f"the recording (made by {made}) has no answer to {what}",
             where=self.serial,
             hint="A case can be replayed where it was recorded, with the same pocketship.",
         )
+        # Not a link that broke: waiting for a recording does not help.
+        error.__cause__ = FileNotFoundError()
+        return error
