@@ -14,17 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from adb_shell.adb_device import AdbDeviceTcp
-from adb_shell.auth.sign_pythonrsa import PythonRSASigner
-
-from benchmarks.adb_clients import GoogleAdb
+from benchmarks.adb_clients import AdbShell, GoogleAdb
 from benchmarks.agent.figures import Part, Row, interval, say
 from deploy.devices import adb
 from deploy.files import sha256
 from deploy.types import DeviceProfile
 
 MEGABYTE = 1_000_000
-_TIMEOUT_S = 300.0
 
 
 class Client(Protocol):
@@ -55,28 +51,6 @@ class Ours:
     def pull(self, remote: str, local: Path) -> None:
         """Copy a file from the device."""
         self._device.pull(remote, local, max_bytes=1 << 32)
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._device.close()
-
-
-class PlainAdbShell:
-    """adb-shell with its own TCP transport and checksums, as it comes."""
-
-    def __init__(self, serial: str, key: Path) -> None:
-        host, _, port = serial.rpartition(":")
-        self._device = AdbDeviceTcp(host, int(port), default_transport_timeout_s=_TIMEOUT_S)
-        signer = PythonRSASigner.FromRSAKeyPath(str(key))
-        self._device.connect(rsa_keys=[signer], auth_timeout_s=_TIMEOUT_S)
-
-    def push(self, local: Path, remote: str) -> None:
-        """Copy a file to the device."""
-        self._device.push(str(local), remote, read_timeout_s=_TIMEOUT_S)
-
-    def pull(self, remote: str, local: Path) -> None:
-        """Copy a file from the device."""
-        self._device.pull(remote, str(local), read_timeout_s=_TIMEOUT_S)
 
     def close(self) -> None:
         """Disconnect."""
@@ -131,7 +105,7 @@ def measure(
             stack.enter_context(_server_at(judge.server_port))
             add("pocketship, ADB server", Ours(serial, profile, "adb-server", key))
         add("pocketship, direct", Ours(serial, profile, "tcp", key))
-        add("adb-shell as it comes", PlainAdbShell(serial, key))
+        add("adb-shell as it comes", AdbShell(serial, key))
         pushes: dict[str, list[float]] = {name: [] for name in clients}
         pulls: dict[str, list[float]] = {name: [] for name in clients}
         order = list(clients)

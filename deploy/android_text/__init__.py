@@ -40,6 +40,7 @@ from deploy.android_text.thermal import (
     ThermalService,
     parse_thermal_zones,
     parse_thermalservice,
+    thermal_status_word,
 )
 
 __all__ = [
@@ -77,4 +78,5 @@ __all__ = [
     "parse_uptime_s",
     "printable",
     "split_sections",
+    "thermal_status_word",
 ]

@@ -9,6 +9,13 @@ from deploy.android_text.printing import printable
 
 MAX_SENSORS = 256
 STATUSES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
+
+
+def thermal_status_word(status: int) -> str:
+    """Android's thermal status in its own word: ``0`` is ``none``."""
+    return STATUSES[status] if 0 <= status < len(STATUSES) else str(status)
+
+
 """Android's thermal status 0 to 6 (``PowerManager.THERMAL_STATUS_*``)."""
 
 COLDEST_C, HOTTEST_C = -30.0, 150.0

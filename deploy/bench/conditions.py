@@ -10,7 +10,7 @@ import dataclasses
 import secrets
 from dataclasses import dataclass
 
-from deploy.android_text import split_sections
+from deploy.android_text import split_sections, thermal_status_word
 from deploy.bench.faults import Fault
 from deploy.bench.passes.base import CaseRun, Gathered, Pass, PassFailed
 from deploy.bench.settings import FIXED_PERFORMANCE, Settings
@@ -18,7 +18,7 @@ from deploy.bench.waiting import Clock, clock_for
 from deploy.devices.base import Device
 from deploy.devices.questions import state_argv
 from deploy.errors import DeviceError
-from deploy.metrics.thermal import Asked, device_state, disturbed, in_words, too_warm, unknowns
+from deploy.metrics.thermal import Asked, device_state, disturbed, too_warm, unknowns
 from deploy.types import DeviceInfo, DeviceState, Metric, Progress, Status, Tier, silent
 
 WAIT_S = 600.0
@@ -143,10 +143,8 @@ class Conditions:
             *unknowns(before.state, tier=self._device.profile.tier),
         ]
         if asked.state.thermal_status and not reason and before.state.thermal_status is None:
-            warnings.append(
-                f"the thermal status is {in_words(asked.state.thermal_status)} after the case; "
-                "before it was not known"
-            )
+            word = thermal_status_word(asked.state.thermal_status)
+            warnings.append(f"the thermal status is {word} after the case; before it was not known")
         return asked.state, reason, tuple(warnings)
 
     def framed(self, one: Pass) -> Pass:

@@ -49,13 +49,20 @@ class Consequence:
     """What follows from a fault.
 
     ``status`` is what the case becomes where no further attempt is made; ``retried``: another
-    attempt can help; ``asks``: whether the device is still there is asked before anything else.
+    attempt can help; ``asks``: whether and since when the device is on is asked before anything
+    else; ``lasts``: met while asking, it is no reason to wait.
     """
 
     status: Status
     remedy: str
     retried: bool = False
     asks: bool = False
+    lasts: bool = False
+
+    @property
+    def passes(self) -> bool:
+        """Whether a device that is met in this state may be in another one a little later."""
+        return self.asks and not self.lasts
 
 
 _INVALID, _FAILED = Status.INVALID, Status.FAILED
@@ -77,7 +84,10 @@ CONSEQUENCES: dict[Fault, Consequence] = {
         _INVALID, "Check cable and storage of the device.", retried=True, asks=True
     ),
     Fault.NO_ROOM: Consequence(_INVALID, "Make room on the device."),
-    Fault.REFUSED: Consequence(_INVALID, "Check that the work folder can be written."),
+    # A file that is not there any more may have gone with a restart.
+    Fault.REFUSED: Consequence(
+        _INVALID, "Check that the work folder can be written.", asks=True, lasts=True
+    ),
     Fault.LOCAL: Consequence(_INVALID, "Export the model again."),
     Fault.NOT_STARTED: Consequence(_INVALID, "Check the bundle and the device's architecture."),
     Fault.HUNG: Consequence(

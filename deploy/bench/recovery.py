@@ -118,8 +118,7 @@ class Recovery:
         """Put a name to an error."""
         if isinstance(error, PocketshipError):
             fault, reason = faults.of(error), faults.explained(faults.of(error), error)
-            # A file that is not there any more may have gone with a restart.
-            if CONSEQUENCES[fault].asks or fault is Fault.REFUSED:
+            if CONSEQUENCES[fault].asks:
                 what = f"{error.where}: {error.what}" if error.where else error.what
                 fault, reason = self._asked(fault, what, error.hint)
         else:
@@ -133,7 +132,7 @@ class Recovery:
             rebooted, failures = self._until_it_answers()
         except DeviceError as gone:
             known = faults.of(gone)
-            fault = Fault.LOST if CONSEQUENCES[known].asks else known
+            fault = Fault.LOST if CONSEQUENCES[known].passes else known
             told = gone.what if fault is known else f"{what}; then for long: {gone.what}"
             self.lost = faults.in_words(fault, told)
             return fault, self.lost
@@ -162,7 +161,7 @@ class Recovery:
             except DeviceError as error:
                 failures += 1
                 pause = self._patience.pause_s(failures)
-                waiting_helps = CONSEQUENCES[faults.of(error)].asks
+                waiting_helps = CONSEQUENCES[faults.of(error)].passes
                 if not waiting_helps or time.monotonic() + pause > deadline:
                     raise
                 if failures == 1:

@@ -100,12 +100,13 @@ def bundle(abi: str, progress: Progress = silent) -> Bundle:
         _make(toolchain, sources, versions, folder, root=root, progress=progress)
 
     folder = made_once(
-        root, f"bundle-{abi}-{key_of(ingredients)}", make, is_good=_is_good, progress=progress
+        root, f"bundle-{abi}-{key_of(ingredients)}", make, is_good=is_good, progress=progress
     )
     return load(folder)
 
 
-def _is_good(folder: Path) -> bool:
+def is_good(folder: Path) -> bool:
+    """Whether a folder is a bundle that is whole."""
     try:
         load(folder)
     except (OSError, ValueError, ValidationError):

@@ -9,12 +9,10 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from deploy import files as files_
 from deploy import xcrun
 from deploy.errors import DeviceError, MeasurementError
-from deploy.harness.bundles import MANIFEST, RUNNER, Bundle, load
+from deploy.harness.bundles import MANIFEST, RUNNER, Bundle, is_good, load
 from deploy.harness.cache import key_of, made_once
 from deploy.paths import cache_dir, ios_harness_dir
 from deploy.types import Progress, silent
@@ -62,7 +60,7 @@ def bundle(progress: Progress = silent) -> Bundle:
         cache_dir() / "harness",
         f"bundle-{ABI}-{key_of(ingredients)}",
         make,
-        is_good=_is_good,
+        is_good=is_good,
         progress=progress,
     )
     return load(folder)
@@ -151,14 +149,6 @@ def _asked(words: list[str]) -> str:
             hint="Install Xcode and choose it: sudo xcode-select -s /Applications/Xcode.app.",
         )
     return lines[0].strip()[:200]
-
-
-def _is_good(folder: Path) -> bool:
-    try:
-        load(folder)
-    except (OSError, ValueError, ValidationError):
-        return False
-    return True
 
 
 def _is_whole(folder: Path) -> bool:

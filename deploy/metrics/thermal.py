@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deploy.android_text import (
-    STATUSES,
     Battery,
     ThermalService,
     parse_boot_id,
@@ -20,6 +19,7 @@ from deploy.android_text import (
     parse_time_in_state,
     parse_uptime_s,
     printable,
+    thermal_status_word,
 )
 from deploy.types import DeviceState, Tier
 
@@ -83,15 +83,10 @@ def _why(sections: Mapping[str, str], section: str) -> str:
     return printable(text, 160)
 
 
-def in_words(status: int) -> str:
-    """Android's thermal status in its own word: ``0`` is ``none``."""
-    return STATUSES[status] if 0 <= status < len(STATUSES) else str(status)
-
-
 def too_warm(state: DeviceState) -> str:
     """Why no case may begin now, or nothing. What is unknown is no reason to refuse."""
     if state.thermal_status:
-        return f"the thermal status is {in_words(state.thermal_status)}"
+        return f"the thermal status is {thermal_status_word(state.thermal_status)}"
     if state.battery_c is not None and state.battery_c > MAX_BATTERY_C:
         return f"the battery has {state.battery_c:.1f} °C, more than {MAX_BATTERY_C:g}"
     return ""
@@ -151,7 +146,7 @@ def disturbed(before: Asked, after: Asked, *, real_time: bool) -> str:
         and old.thermal_status != new.thermal_status
     ):
         return (
-            f"thermal: the status changed from {in_words(old.thermal_status)} to "
-            f"{in_words(new.thermal_status)} while the case ran"
+            f"thermal: the status changed from {thermal_status_word(old.thermal_status)} to "
+            f"{thermal_status_word(new.thermal_status)} while the case ran"
         )
     return ""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from deploy.android_text import thermal_status_word
 from deploy.report import figures
 from deploy.report.tables import Cell, Column, Table, name, nothing, plain
 from deploy.types import Case, DeviceState
-
-STATUSES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
-"""Android's thermal status, 0 to 6, in its own words."""
 
 
 def table(cases: list[Case]) -> Table | None:
@@ -72,9 +70,7 @@ def _number(value: float | None) -> str:
 
 
 def _status(value: int | None) -> str:
-    if value is None:
-        return ""
-    return STATUSES[value] if 0 <= value < len(STATUSES) else str(value)
+    return "" if value is None else thermal_status_word(value)
 
 
 def _warmest(state: DeviceState) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from deploy.bench import outputs
 from deploy.bench.job import TaskSamples, TaskScore
 from deploy.bench.passes.base import CaseRun, Gathered, PassFailed
@@ -50,8 +52,11 @@ def _outputs(run: CaseRun, task: TaskSamples) -> list[outputs.Arrays]:
     specs = run.job.artifact.outputs
     one = outputs.expected_bytes(specs)
     found: list[outputs.Arrays] = []
+    # The model is hashed and looked for once, not for each batch.
+    wanted = run.request()
     for batch in task.batches():
-        request = run.request(
+        request = dataclasses.replace(
+            wanted,
             inputs=run.agent.push_content(batch.path, sha256(batch.path)),
             output_bytes=one * batch.samples,
             samples=batch.samples,

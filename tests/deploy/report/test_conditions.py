@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from deploy.android_text import STATUSES
 from deploy.metrics import thermal
 from deploy.report import render
-from deploy.report.conditions import STATUSES, table
+from deploy.report.conditions import table
 from deploy.report.devices import sections
 from deploy.types import DeviceState, Format, Metric, Tier
 from tests.deploy.report import factory
@@ -44,4 +45,10 @@ def test_warnings_are_shown_and_silence_takes_no_room() -> None:
 
 
 def test_words_are_those_of_the_gate() -> None:
-    assert tuple(STATUSES) == tuple(thermal.STATUSES)
+    for status, word in enumerate(STATUSES):
+        state = DeviceState(thermal_status=status)
+        found = table([factory.case(OF, "host", ROW, before=state, after=state)])
+        assert found is not None
+        assert found.rows[0][3].text == word
+        hot = thermal.too_warm(state)
+        assert hot == ("" if status == 0 else f"the thermal status is {word}")
