@@ -20,8 +20,8 @@ INSTALLING=$VENV/.pocketship-installing
 MADE=$VENV/.pocketship-made
 LOG=build/setup.log
 REFUSED=build/setup.refused
-# What .venv takes with the CPU build of torch is 1,940 MiB; downloads and unpacking come on top.
-NEEDED_MIB=3000
+# What .venv takes with the CPU build of torch is 2,410 MiB; downloads and unpacking come on top.
+NEEDED_MIB=3500
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
@@ -53,6 +53,10 @@ have() { command -v "$1" >/dev/null 2>&1; }
 have_sbin() { have "$1" || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
 have_cross() { have aarch64-linux-gnu-g++ && [ -e /usr/aarch64-linux-gnu/include/stdio.h ]; }
 
+have_browser() { have chromium || have chromium-browser || have google-chrome; }
+# Debian keeps the server's programs in a folder of its version.
+have_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
+
 # One line a part: "package(s)|what does not work without it". Only what is missing is printed.
 missing_parts() {
     have make || echo "make|make demo, make test"
@@ -64,6 +68,8 @@ missing_parts() {
     have cpio || echo "cpio|a test that lets GNU cpio judge the RAM disk"
     [ -n "${FASHION_MNIST:-}" ] || [ -e /usr/share/datasets/fashion-mnist ] ||
         echo "dataset-fashion-mnist|make bench-compress and the examples on Fashion-MNIST"
+    have_browser || echo "chromium|the tests of reports in a real browser"
+    have_postgres || echo "postgresql|the tests of a shared history"
     { have dpkg-deb && have apt-get; } || echo "dpkg apt|building the emulated phone's image (needs Debian or Ubuntu)"
     if [ -n "${PYTHON:-}" ] && ! can_make_venv "$PYTHON"; then
         echo "python3.11-venv|the virtual environment: nothing works"
@@ -215,7 +221,7 @@ make_venv() {
     # torch first and alone: where a CPU build is offered beside the default one, it is chosen here.
     pip_step "torch" -c constraints.txt torch
     pip_step "pocketship and its dependencies" -c constraints.txt --build-constraint constraints.txt \
-        -e '.[examples,dev]'
+        -e '.[examples,dev,postgres,parquet]'
     "$VENV/bin/python" -m pip check >>"$LOG" 2>&1 ||
         fail 7 "the installed packages do not fit each other; see the end of $LOG"
     printf '%s\n' "$WANTED" >"$STAMP.tmp"
