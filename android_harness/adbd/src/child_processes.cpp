@@ -101,13 +101,14 @@ std::vector<char*> Pointers(std::vector<std::string>& words) {
 [[noreturn]] void RunChild(const Standard& standard, bool pty, const rlimit& limit, char** argv,
                            char** environment) {
   setsid();
+  // A daemon that was started below nohup or a shell's & ignores these, and they are inherited.
+  for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGPIPE}) signal(number, SIG_DFL);
   prctl(PR_SET_PDEATHSIG, SIGHUP);  // a killed daemon leaves no shells behind
   if (pty) ioctl(standard.input.get(), TIOCSCTTY, 0);
   const int output = standard.output ? standard.output.get() : standard.input.get();
   dup2(standard.input.get(), STDIN_FILENO);
   dup2(output, STDOUT_FILENO);
   dup2(standard.error ? standard.error.get() : output, STDERR_FILENO);
-  signal(SIGPIPE, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);

@@ -1,6 +1,7 @@
 """Streams over one connection: many at once, flow control, ends, and what breaks the rules."""
 
 import os
+import signal
 import struct
 from pathlib import Path
 
@@ -217,6 +218,25 @@ def test_exec_finishes_after_its_stream_but_not_after_its_connection(daemon, key
         assert wire.run("true")[2] == 0
         assert alive(pid)
     eventually(lambda: not alive(pid), "it is gone with the connection")
+
+
+def test_programs_end_with_their_stream_also_below_nohup(start_daemon, key):
+    # nohup ignores SIGHUP for all that is started below it; a shell cannot undo that.
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        daemon = start_daemon()
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+    with Wire(daemon.port, key) as wire:
+        stream = wire.stream("shell,v2,raw:echo $$; grep SigIgn /proc/$$/status; exec sleep 1000")
+        data = b""
+        while data.count(b"\n") < 2:
+            _, length = struct.unpack("<BI", stream.read(5))
+            data += stream.read(length)
+        pid, ignored = int(data.split()[0]), int(data.split()[-1], 16)
+        assert not ignored & (1 << (signal.SIGHUP - 1))
+        stream.close()
+        eventually(lambda: not alive(pid), "SIGHUP ended it")
 
 
 def test_exec_that_writes_to_nobody_ends(wire, daemon):
