@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 import yaml
 
@@ -127,11 +128,19 @@ class FinishedRun:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    folder = tmp_path_factory.mktemp("finished it's $(touch pwned)")
-    pipeline = write_pipeline(folder)
-    answer = run_command("run", pipeline, cwd=folder)
-    assert answer.code == 0, answer.err
-    return FinishedRun((folder / "reports/tiny/latest").resolve(), pipeline, answer)
+    """Made once for all workers of pytest-xdist; read it, or :meth:`FinishedRun.copy` it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # each worker has a folder of its own there
+    folder = shared / "finished it's $(touch pwned)"
+    said = shared / "finished.json"
+    with filelock.FileLock(shared / "finished.lock"):
+        if not said.exists():
+            made = run_command("run", write_pipeline(folder), cwd=folder)
+            assert made.code == 0, made.err
+            said.write_text(json.dumps(astuple(made)))
+    answer = Answer(*json.loads(said.read_text()))
+    return FinishedRun((folder / "reports/tiny/latest").resolve(), folder / "pipeline.yaml", answer)
 
 
 def hashes(root: Path) -> dict[str, str]:
