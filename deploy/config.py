@@ -21,7 +21,7 @@ import compress.steps  # noqa: F401 - registers them
 from compress.recipe import StepConfig, step_union
 from deploy.errors import ConfigError, first_line
 from deploy.export.options import Target
-from deploy.types import ARTIFACT_METRICS, Budget, Format, Model
+from deploy.types import ARTIFACT_METRICS, Budget, Format, GateRules, Model
 from deploy.verify.parity import ParityLimits
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -143,6 +143,20 @@ class RecipeConfig(Model):
                 )
 
 
+class GateConfig(GateRules):
+    """What `pocketship gate` takes for a change where this pipeline is its head.
+
+    ``accepted``: the file of changes that were signed off, looked for beside the pipeline file.
+    """
+
+    accepted: Path | None = None
+
+    @property
+    def rules(self) -> GateRules:
+        """The rules alone, as a gate's report keeps them."""
+        return GateRules.model_validate(self.model_dump(exclude={"accepted"}))
+
+
 class PipelineConfig(Model):
     """A whole pipeline file."""
 
@@ -157,6 +171,7 @@ class PipelineConfig(Model):
     devices: tuple[DeviceConfig, ...] = ()
     bench: BenchConfig = BenchConfig()
     budgets: tuple[Budget, ...] = ()
+    gate: GateConfig = GateConfig()
     reports: Path = Path("reports")
 
     @field_validator("devices", mode="before")
