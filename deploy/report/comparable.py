@@ -243,7 +243,8 @@ def reports(base: Report, head: Report, *, asked: Collection[str] = ()) -> tuple
     for case in base.cases:
         if case.id not in ids:
             continue
-        other, why = heads[case.id], []
+        other = heads[case.id]
+        why: list[Reason] = []
         if case.device in there and case.device in here:
             why += device_runs(there[case.device], here[case.device], asked=asked)
         why += reasons(circumstances(case), circumstances(other), asked=asked)
