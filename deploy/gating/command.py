@@ -1,4 +1,4 @@
-"""``pocketship gate``: options checked before anything takes time, then the comparison, then words."""
+"""``pocketship gate``: the options are checked before anything takes time; then it compares."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from deploy import config, connect
 from deploy import errors as errors_
-from deploy.console import Session
 from deploy.config import DeviceConfig
+from deploy.console import Session
 from deploy.errors import ConfigError, PocketshipError
 from deploy.gating import comparing, folder, sides, words
 from deploy.gating.comparing import Comparison, Overrides
@@ -82,9 +82,7 @@ def _asked(base: str, head: str, ui: Session, options: Options) -> Comparison:
         )
     for kind in options.across:
         if kind not in _ACROSS:
-            raise ConfigError(
-                f"--across: no '{kind}'", hint=f"Choose one of {', '.join(_ACROSS)}."
-            )
+            raise ConfigError(f"--across: no '{kind}'", hint=f"Choose one of {', '.join(_ACROSS)}.")
     overrides = Overrides(
         threshold=options.threshold,
         primary=_choice(Metric, options.primary, "--primary") if options.primary else None,

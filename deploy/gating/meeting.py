@@ -59,12 +59,17 @@ class Meeting:
         unplaced = [
             name
             for name in self.names
-            if _UNPLACED in (self.base.artifact(name).placement.backend,
-                             self.head.artifact(name).placement.backend)
+            if _UNPLACED
+            in (
+                self.base.artifact(name).placement.backend,
+                self.head.artifact(name).placement.backend,
+            )
         ]
         if unplaced:
-            told.append(f"{', '.join(unplaced)}: without a manifest on a side, so partitions and "
-                        "the delegated share are not compared")
+            told.append(
+                f"{', '.join(unplaced)}: without a manifest on a side, so partitions and "
+                "the delegated share are not compared"
+            )
         unverified = [
             name for name in self.names if name not in {row.artifact for row in self.head.parity}
         ]
@@ -90,7 +95,7 @@ def meet(base: Version, head: Version, wanted: Filter) -> Meeting:
         raise ConfigError(
             f"have no artifact in common: base has {_names(base)}; head has {_names(head)}",
             where=f"{base.side.label} and {head.side.label}",
-            hint="Artifacts meet by their name, VARIANT.FORMAT; --variant and --format narrow them.",
+            hint="Artifacts meet by name, VARIANT.FORMAT; --variant and --format narrow them.",
         )
     return _placed_alike(Meeting(base, head, names))
 
