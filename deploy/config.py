@@ -19,7 +19,7 @@ from compress.recipe import StepConfig, step_union
 from deploy import strict_yaml
 from deploy.errors import ConfigError
 from deploy.export.options import Target
-from deploy.types import ARTIFACT_METRICS, Budget, Format, Model
+from deploy.types import ARTIFACT_METRICS, Budget, Format, GateRules, Model
 from deploy.verify.parity import ParityLimits
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -141,6 +141,20 @@ class RecipeConfig(Model):
                 )
 
 
+class GateConfig(GateRules):
+    """What `pocketship gate` takes for a change where this pipeline is its head.
+
+    ``accepted``: the file of changes that were signed off, looked for beside the pipeline file.
+    """
+
+    accepted: Path | None = None
+
+    @property
+    def rules(self) -> GateRules:
+        """The rules alone, as a gate's report keeps them."""
+        return GateRules.model_validate(self.model_dump(exclude={"accepted"}))
+
+
 class PipelineConfig(Model):
     """A whole pipeline file."""
 
@@ -155,6 +169,7 @@ class PipelineConfig(Model):
     devices: tuple[DeviceConfig, ...] = ()
     bench: BenchConfig = BenchConfig()
     budgets: tuple[Budget, ...] = ()
+    gate: GateConfig = GateConfig()
     reports: Path = Path("reports")
 
     @field_validator("devices", mode="before")

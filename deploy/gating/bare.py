@@ -25,7 +25,9 @@ SUFFIXES: dict[str, Format] = {
 }
 """Files that the native runner can describe."""
 
-_UNKNOWN = "the file came without a manifest"
+UNKNOWN_PLACEMENT = Placement(backend="unknown", reason="a file came without a manifest")
+"""Of a file of which nobody says what was delegated."""
+
 _TIMEOUT_S = 120.0
 
 
@@ -49,7 +51,7 @@ def described(path: Path, progress: Progress) -> Artifact:
         outputs=outputs,
         source_sha256="",
         tools={},
-        placement=Placement(backend="unknown", reason=_UNKNOWN),
+        placement=UNKNOWN_PLACEMENT,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import torch
 from deploy.bench.job import Job
 from deploy.errors import ConfigError
 from deploy.files import sha256, write_bytes
+from deploy.gating.bare import UNKNOWN_PLACEMENT
 from deploy.gating.sides import Version
 from deploy.types import Artifact, Format, TensorSpec
 
-RANDOM_INPUTS = "random inputs (seed 0)"
+_UNPLACED = UNKNOWN_PLACEMENT.backend
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,26 @@ class Meeting:
             if self.base.artifact(name).sha256 == self.head.artifact(name).sha256
         )
 
-    def lines(self) -> tuple[str, ...]:
-        """What a reader should know of what was compared, and of what was not."""
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know beside the verdicts."""
         told = []
-        for label, one, other in (
-            ("base", self.base, self.head),
-            ("head", self.head, self.base),
-        ):
-            there = {artifact.name for artifact in other.side.artifacts}
-            told += [
-                f"{artifact.name}: only {label} has it, so it is not compared"
-                for artifact in one.side.artifacts
-                if artifact.name not in there
-            ]
         if self.same:
             which = "base and head" if len(self.same) == len(self.names) else ", ".join(self.same)
             told.append(f"{which}: the same file on both sides (A/A): only noise can differ")
+        unplaced = [
+            name
+            for name in self.names
+            if _UNPLACED in (self.base.artifact(name).placement.backend,
+                             self.head.artifact(name).placement.backend)
+        ]
+        if unplaced:
+            told.append(f"{', '.join(unplaced)}: without a manifest on a side, so partitions and "
+                        "the delegated share are not compared")
+        unverified = [
+            name for name in self.names if name not in {row.artifact for row in self.head.parity}
+        ]
+        if unverified:
+            told.append(f"{', '.join(unverified)}: nobody verified what head's file computes")
         return tuple(told)
 
 
@@ -87,7 +92,28 @@ def meet(base: Version, head: Version, wanted: Filter) -> Meeting:
             where=f"{base.side.label} and {head.side.label}",
             hint="Artifacts meet by their name, VARIANT.FORMAT; --variant and --format narrow them.",
         )
-    return Meeting(base, head, names)
+    return _placed_alike(Meeting(base, head, names))
+
+
+def _placed_alike(meeting: Meeting) -> Meeting:
+    """Where one side's placement is unknown because its file came bare, the other's is left out."""
+    bare = {
+        name
+        for name in meeting.names
+        for version in (meeting.base, meeting.head)
+        if version.artifact(name).placement.backend == _UNPLACED
+    }
+
+    def without(version: Version) -> Version:
+        artifacts = tuple(
+            artifact.model_copy(update={"placement": UNKNOWN_PLACEMENT})
+            if artifact.name in bare
+            else artifact
+            for artifact in version.side.artifacts
+        )
+        return replace(version, side=version.side.model_copy(update={"artifacts": artifacts}))
+
+    return Meeting(without(meeting.base), without(meeting.head), meeting.names)
 
 
 def _narrowed(version: Version, wanted: Filter) -> Version:
@@ -184,13 +210,3 @@ def _random(spec: TensorSpec, random: torch.Generator) -> bytes:
     if dtype is torch.bfloat16:
         return bytes(values.view(torch.int16).numpy().tobytes())
     return bytes(values.numpy().tobytes())
-
-
-def parity_of(meeting: Meeting) -> Mapping[str, tuple[str, ...]]:
-    """For each side the artifacts whose parity nobody looked at: a file has no program with it."""
-    return {
-        label: tuple(
-            name for name in meeting.names if name not in {row.artifact for row in version.parity}
-        )
-        for label, version in (("base", meeting.base), ("head", meeting.head))
-    }

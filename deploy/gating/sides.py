@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from deploy.errors import ConfigError
 from deploy.files import sha256
 from deploy.gating import bare, making, revisions
 from deploy.report import store
-from deploy.types import Artifact, Case, DeviceRun, Parity, Progress, Side
+from deploy.types import Artifact, Case, DeviceRun, GateReport, Parity, Progress, Side
 from deploy.workspace import RunFolder
 
 _MANIFEST = ".manifest.json"
@@ -28,8 +28,8 @@ class Wish:
 
     ``name`` is the user's word; ``pipeline`` the pipeline file of a revision, relative to its
     repository's top; ``reports`` where a pipeline file's run goes in place of its own folder;
-    ``earlier`` the run folder in which an interrupted gate made this side; ``here`` the folder that
-    relative names begin at.
+    ``earlier`` the run folder in which an interrupted gate made this side, and ``begun`` is told of
+    the one that is used; ``here`` is the folder that relative names begin at.
     """
 
     label: str
@@ -38,6 +38,7 @@ class Wish:
     pipeline: Path | None = None
     reports: Path | None = None
     earlier: Path | None = None
+    begun: Callable[[Path], None] = lambda run: None
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def find(wish: Wish, progress: Progress) -> Version:
     if path.is_dir():
         if (path / "run.json").exists():
             return _run(wish, path)
-        if (path / store.FILE_NAME).exists():
+        if (path / store.FILE_NAME).exists() or (path / store.GATE_FILE_NAME).exists():
             return _measured(wish, path)
         return _artifacts(wish, path, progress)
     if path.suffix in _PIPELINES and path.is_file():
@@ -108,6 +109,7 @@ def _pipeline(wish: Wish, path: Path, progress: Progress) -> Version:
     if wish.reports is not None:
         loaded = loaded.model_copy(update={"reports": wish.reports})
     folder = _earlier(wish, loaded) or workspace.create(loaded, path)
+    wish.begun(folder.root)
     progress(f"{wish.label}: run folder {folder.root}")
     making.make(folder, wish.label, progress)
     commit = provenance.commit_of(path.parent)
@@ -220,8 +222,19 @@ def _made(
 
 
 def _measured(wish: Wish, path: Path) -> Version:
-    """A report whose files are gone, or that was named itself: figures of another time."""
-    report = store.load(path)
+    """A report whose files are gone, or that was named itself: figures of another time.
+
+    Of a gate's report they are its head's: each of its sessions counts.
+    """
+    report = store.load_any(path)
+    if isinstance(report, GateReport):
+        return Version(
+            side=report.head.model_copy(
+                update={"label": wish.name, "kind": "run", "run_id": report.run_id}
+            ),
+            cases=tuple(s.case for s in report.sessions if s.side == "head"),
+            devices=(report.device,) if report.device is not None else (),
+        )
     side = Side(
         label=wish.name,
         kind="run",
