@@ -14,8 +14,10 @@ commands = typer.Typer()
 
 
 @commands.command()
-def calibrate(
-    device: Annotated[str | None, typer.Argument(help="A device profile: a name or a path.")] = None,
+def calibrate(  # noqa: PLR0917 - Typer makes options of them
+    device: Annotated[
+        str | None, typer.Argument(help="A device profile: a name or a path.")
+    ] = None,
     model: Annotated[
         Path | None,
         typer.Argument(
@@ -43,7 +45,9 @@ def calibrate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the same calibration.")
     ] = False,
-    listed: Annotated[bool, typer.Option("--list", help="List the certificates there are.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List the certificates there are.")
+    ] = False,
 ) -> None:
     """Measure a device's noise (A/A) and write its certificate, which the gate reads."""
     with session("calibrate") as ui:
@@ -66,7 +70,8 @@ def calibrate(
                 f"no format '{format}'", where="--format", hint=f"Choose one of: {choices}."
             )
         how = commands_.reach(transport, wait)
-        wanted = how.device(DeviceConfig(profile=device, serial=serial))
+        given = {"profile": device, "serial": serial, "transport": how.transport}
+        wanted = DeviceConfig.model_validate({**given, "wait_s": how.wait_s or 0})
         calibrating.calibrate(
             calibrating.Wish(
                 device=wanted,
@@ -84,7 +89,7 @@ def calibrate(
 
 
 @commands.command()
-def accept(
+def accept(  # noqa: PLR0917 - as above
     gate: Annotated[Path, typer.Argument(help="The folder of a gate, with its gate.json.")],
     reason: Annotated[str, typer.Option(help="Why the change is wanted.")],
     by: Annotated[str, typer.Option(help="Who signs it off.")],

@@ -1,4 +1,4 @@
-"""``pocketship accept``: sign off the regressions that a gate found, in a file of the repository."""
+"""``pocketship accept``: sign off the regressions that a gate found, in a file of their own."""
 
 from __future__ import annotations
 

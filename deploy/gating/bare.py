@@ -72,15 +72,21 @@ def _specs(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ExportError(f"its runtime did not load it in {_TIMEOUT_S:.0f} s", where=str(path)) from None
+        raise ExportError(
+            f"its runtime did not load it in {_TIMEOUT_S:.0f} s", where=str(path)
+        ) from None
     status, reason = interpret_exit(done.returncode, done.stderr)
     if status is not Status.OK:
-        raise ExportError(reason, where=str(path), hint="Is it whole, and of this runtime's version?")
+        raise ExportError(
+            reason, where=str(path), hint="Is it whole, and of this runtime's version?"
+        )
     try:
         answer = json.loads(done.stdout)
         return _tensors(answer["inputs"]), _tensors(answer["outputs"])
     except (ValueError, KeyError, TypeError, ValidationError):
-        raise ExportError("the runner's description of it cannot be read", where=str(path)) from None
+        raise ExportError(
+            "the runner's description of it cannot be read", where=str(path)
+        ) from None
 
 
 def _tensors(rows: object) -> tuple[TensorSpec, ...]:

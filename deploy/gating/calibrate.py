@@ -1,18 +1,17 @@
 """``pocketship calibrate``: A/A sessions on a device, and the noise certificate that they give.
 
-Sessions lie in ``<certificates>/unfinished/<what is calibrated>/`` until the certificate is written;
-an interrupted calibration goes on from there.
+Sessions lie in ``<certificates>/unfinished/<what is calibrated>/`` until the certificate is
+written; an interrupted calibration goes on from there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,12 +41,12 @@ from deploy.types import (
     DeviceRun,
     Format,
     GateRules,
+    Metric,
     Progress,
     Session,
 )
 
 _UNFINISHED = "unfinished"
-_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,8 @@ def folder() -> Path:
 def identity(device: Device) -> str:
     """What tells this device from others of its kind; only its hash is kept.
 
-    A phone's own serial number, whatever way it is reached; for what runs on this machine (``host``,
-    simulators, emulated phones, which are all alike) the machine and the profile.
+    A phone's own serial number, whatever way it is reached; for what runs on this machine
+    (``host``, simulators, emulated phones, which are all alike) the machine and the profile.
     """
     profile = device.profile
     if profile.transport in ("host", "simctl", "emulator"):
@@ -94,17 +93,20 @@ def _this_machine() -> str:
 
 
 def holding(
-    device: Device,
-    info: DeviceInfo,
-    artifact: Artifact,
     case: Case,
-    preset_name: str,
+    *,
+    artifact: Artifact,
+    info: DeviceInfo,
+    identity: str,
+    preset: str,
     where: Path | None = None,
 ) -> Found:
-    """The certificate that holds for a case on this device, and what was passed over."""
-    at = circumstances(
-        case, artifact=artifact, info=info, identity=identity(device), preset=preset_name
-    )
+    """The certificate that holds for a case on this device, and what was passed over.
+
+    ``identity`` is :func:`identity` of the device, ``preset`` the name of the one that was measured
+    with, ``where`` the folder of certificates, None: the user's own.
+    """
+    at = circumstances(case, artifact=artifact, info=info, identity=identity, preset=preset)
     return certificates.find(where or folder(), at)
 
 
@@ -152,15 +154,15 @@ def calibrate(wish: Wish, ui: Ui, *, resume: bool = False) -> Path:
             if isinstance(found, str) and _measured(sessions, metric):
                 ui.progress(f"not certified: {found}")
         path = certificates.write(made, wish.folder)
-        shutil.rmtree(home / "sessions", ignore_errors=True)
         shutil.rmtree(home, ignore_errors=True)
     _show(made, ui)
     ui.say(f"Certificate: {path}")
     return path
 
 
-def _measured(sessions: list[Session], metric: object) -> bool:
-    return any(row.metric is metric and row.samples for s in sessions for row in s.case.measurements)
+def _measured(sessions: Sequence[Session], metric: Metric) -> bool:
+    rows = (session.case.measurement(metric) for session in sessions)
+    return any(row is not None and row.samples for row in rows)
 
 
 # --- what is measured -----------------------------------------------------------------------------
@@ -200,30 +202,20 @@ def _at_work(wish: Wish, device: DeviceConfig, ui: Ui, *, resume: bool) -> Itera
     home = wish.folder / _UNFINISHED / _name(wish, device)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        stream = (home / _LOCK).open("a")
     except OSError as error:
         raise ConfigError(
             f"cannot write here: {error.strerror}",
             where=str(wish.folder),
             hint="Choose another folder with --output, or set POCKETSHIP_DATA.",
         ) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                "another pocketship calibrates the same",
-                where=str(home),
-                hint="Wait for it to end.",
-            ) from error
+    with workspace.held(home):
         there = len(list((home / "sessions").glob("*.json")))
         if resume:
             ui.progress(f"going on with {there} sessions" if there else "nothing to go on with")
         else:
             if there:
                 ui.progress(f"{there} sessions of an interrupted calibration are dropped")
-            for name in ("sessions", "inputs", "device.json"):
-                _remove(home / name)
+            shutil.rmtree(home / "sessions", ignore_errors=True)
         ui.resume_hint = "What is done is kept; go on with the same command and --resume."
         yield home
 
@@ -240,13 +232,6 @@ def _name(wish: Wish, device: DeviceConfig) -> str:
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
     profile = profiles.load(device.profile).name
     return f"{profile}.t{wish.threads}.{wish.preset}-{digest}"
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _keep(home: Path, session: Session) -> None:

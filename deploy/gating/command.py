@@ -82,9 +82,7 @@ def _asked(base: str, head: str, ui: Session, options: Options) -> Comparison:
         )
     for kind in options.across:
         if kind not in _ACROSS:
-            raise ConfigError(
-                f"--across: no '{kind}'", hint=f"Choose one of {', '.join(_ACROSS)}."
-            )
+            raise ConfigError(f"--across: no '{kind}'", hint=f"Choose one of {', '.join(_ACROSS)}.")
     overrides = Overrides(
         threshold=options.threshold,
         primary=_choice(Metric, options.primary, "--primary") if options.primary else None,

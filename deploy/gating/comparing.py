@@ -228,9 +228,7 @@ def _measured(
     def more(found: Sequence[Session]) -> bool:
         taken = measuring.counted((*before, *found), meeting)
         design: Design = "stored" if before else "paired"
-        first = gate.judge(
-            meeting.base.side, meeting.head.side, taken, rules=rules, design=design
-        )
+        first = gate.judge(meeting.base.side, meeting.head.side, taken, rules=rules, design=design)
         return gate.undecided(first)
 
     measured = measuring.measure(

@@ -59,12 +59,17 @@ class Meeting:
         unplaced = [
             name
             for name in self.names
-            if _UNPLACED in (self.base.artifact(name).placement.backend,
-                             self.head.artifact(name).placement.backend)
+            if _UNPLACED
+            in (
+                self.base.artifact(name).placement.backend,
+                self.head.artifact(name).placement.backend,
+            )
         ]
         if unplaced:
-            told.append(f"{', '.join(unplaced)}: without a manifest on a side, so partitions and "
-                        "the delegated share are not compared")
+            told.append(
+                f"{', '.join(unplaced)}: without a manifest on a side, so partitions and "
+                "the delegated share are not compared"
+            )
         unverified = [
             name for name in self.names if name not in {row.artifact for row in self.head.parity}
         ]

@@ -206,9 +206,7 @@ def _made(
             hint=f"pocketship verify {folder.root} does it.",
         )
     return Version(
-        side=side.model_copy(
-            update={"artifacts": tuple(artifacts), "run_id": folder.asked.run_id}
-        ),
+        side=side.model_copy(update={"artifacts": tuple(artifacts), "run_id": folder.asked.run_id}),
         files={a.name: folder.artifacts / a.path for a in artifacts},
         inputs={a.name: folder.compress / stored.INPUTS for a in artifacts},
         outputs={a.name: stored.first_outputs(folder, a.variant) for a in artifacts},

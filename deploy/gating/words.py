@@ -76,7 +76,9 @@ def _circumstances(report: GateReport) -> list[str]:
 
 
 def _side(side: Side) -> str:
-    commit = f" ({side.commit[:12]}{'+' if side.commit.endswith('+') else ''})" if side.commit else ""
+    commit = (
+        f" ({side.commit[:12]}{'+' if side.commit.endswith('+') else ''})" if side.commit else ""
+    )
     return f"{plain(side.label)}{commit}"
 
 
