@@ -162,8 +162,9 @@ class _Look:
                 continue
             for row in certificate.figures:
                 if row.metric is metric:
-                    anew = paired.detectable(row.log_ratios, self.rules.pairs)
-                    return row.mde if anew is None else anew
+                    if row.pairs == self.rules.pairs:
+                        return row.mde
+                    return paired.detectable(row.log_ratios, self.rules.pairs)
         return None
 
 

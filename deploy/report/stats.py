@@ -330,10 +330,12 @@ def standard_deviation(values: Sequence[float]) -> float | None:
     """The sample standard deviation (n - 1); None with fewer than two values."""
     if len(values) < 2 or not usable(values):
         return None
-    try:
-        return statistics.stdev(map(float, values))
-    except OverflowError:
-        return None
+    x = np.asarray(values, dtype=float)
+    largest = float(np.abs(x).max())
+    if x.min() == x.max():
+        return 0.0
+    spread = float(np.std(x / largest, ddof=1)) * largest
+    return spread if math.isfinite(spread) else None
 
 
 def minimum_detectable_effect(
@@ -353,12 +355,16 @@ def minimum_detectable_effect(
     spread = standard_deviation(log_ratios)
     if spread is None or pairs < 2:
         return None
-    quantiles = scipy_stats.t.ppf([1 - alpha, power], pairs - 1)
-    effect = float(quantiles.sum()) * spread * math.sqrt(math.pi / 2 / pairs)
+    effect = _t_sum(alpha, power, pairs - 1) * spread * math.sqrt(math.pi / 2 / pairs)
     try:
         return math.expm1(effect)
     except OverflowError:
         return None
+
+
+@lru_cache
+def _t_sum(alpha: float, power: float, freedom: int) -> float:
+    return float(scipy_stats.t.ppf([1 - alpha, power], freedom).sum())
 
 
 def _check_alpha(alpha: float) -> None:

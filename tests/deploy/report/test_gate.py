@@ -43,7 +43,7 @@ def scaled(values, factor):
 def certificate(spread, *, pairs=6, metric=Metric.LATENCY_MS, **changes):
     """A certificate whose A/A log ratios have the standard deviation ``spread``."""
     ratios = (spread, -spread) * 3
-    figure = NoiseFigure(metric=metric, pairs=pairs, between_sd=spread, mde=9.9, log_ratios=ratios)
+    figure = NoiseFigure(metric=metric, pairs=pairs, between_sd=spread, mde=0.07, log_ratios=ratios)
     values = {
         "pocketship_version": "1",
         "created_utc": "2026-01-01T00:00:00Z",
@@ -144,10 +144,17 @@ def test_a_certificate_widens_what_a_pass_says_and_not_what_a_regression_needs()
     assert primary(QUIET, head).outcome is Outcome.INCONCLUSIVE
     passed = primary(QUIET, head, certificates=[certificate(0.04)])
     assert passed.outcome is Outcome.PASS
-    assert passed.paired.mde == pytest.approx(0.0647, abs=0.0005)
-    assert f"below {100 * passed.paired.mde:.1f} %, the least" in passed.reason
+    assert passed.paired.mde == 0.07
+    assert "below 7.0 %, the least" in passed.reason
     worse = primary(QUIET, scaled(QUIET, 1.05), certificates=[certificate(0.04)])
     assert worse.outcome is Outcome.REGRESSED
+
+
+def test_a_certificate_for_another_number_of_pairs_is_reckoned_anew():
+    verdict = primary(QUIET, QUIET, certificates=[certificate(0.04, pairs=20)])
+    spread = 0.04 * math.sqrt(6 / 5)
+    expected = (2.5931 + 1.3634) * spread * math.sqrt(math.pi / 2 / 12)  # Of t with 11 degrees.
+    assert verdict.paired.mde == pytest.approx(math.expm1(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize(

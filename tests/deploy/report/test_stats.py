@@ -52,6 +52,12 @@ def test_the_largest_floats_are_no_crash_and_no_nan(function):
     assert not np.isnan(flat).any()
 
 
+@given(st.lists(FINITE, min_size=2, max_size=8))
+def test_the_standard_deviation_is_that_of_exact_fractions(values):
+    expected = statistics.stdev(values)
+    assert stats.standard_deviation(values) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
 @given(FEW)
 def test_median_and_mad_are_scipys(values):
     assert stats.median(values) == pytest.approx(statistics.median(values))
