@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gate import page, simulated
+from benchmarks.gate import page, phone, simulated
+from deploy.errors import PocketshipError
 from deploy.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,20 +25,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
     parser.add_argument("--devices", type=int, default=DEVICES, help="simulated devices a kind")
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument(
+        "--phone", action="store_true", help="the part on the emulated phone, and only that"
+    )
+    parser.add_argument("--comparisons", type=int, default=phone.COMPARISONS)
     parser.add_argument("--out", type=Path, help="folder for gate.md and gate.json")
     asked = parser.parse_args()
-    if asked.devices < 1:
-        parser.error("--devices must be at least 1")
+    if asked.devices < 1 or asked.comparisons < 1:
+        parser.error("--devices and --comparisons must be at least 1")
     where = asked.out or PAGE.parent
     data: dict[str, Any] = {}
     source = where / DATA.name
     if source.is_file():
         data = json.loads(source.read_text(encoding="utf-8"))
-    print("bench: simulated devices, some minutes", file=sys.stderr, flush=True)
-    data["simulated"] = simulated.run(asked.devices, asked.seed)
+    if asked.phone:
+        try:
+            data["phone"] = phone.run(asked.comparisons, say)
+        except PocketshipError as error:
+            print(f"bench: error: {error}", file=sys.stderr)
+            return error.exit_code
+    else:
+        say("simulated devices, some minutes")
+        data["simulated"] = simulated.run(asked.devices, asked.seed)
     write_text(source, json.dumps(data, indent=1, sort_keys=True) + "\n")
     write(where / PAGE.name, data)
     return report(data)
+
+
+def say(line: str) -> None:
+    """Progress, apart from the targets on stdout."""
+    print(f"bench: {line}", file=sys.stderr, flush=True)
 
 
 def write(path: Path, data: dict[str, Any]) -> None:
@@ -48,13 +65,18 @@ def write(path: Path, data: dict[str, Any]) -> None:
     lines = ["", *page.legend(), ""]
     lines += ["| target | reached | |", "| --- | --- | --- |"]
     lines += [f"| {t.asked} | {t.reached} | {'met' if t.met else 'missed'} |" for t in all_of(data)]
-    lines += ["", *page.tables(data["simulated"]), ""]
+    if "phone" in data:
+        lines += ["", "### On the emulated phone", "", *phone.tables(data["phone"])]
+    if "simulated" in data:
+        lines += ["", "### On simulated devices", "", *page.tables(data["simulated"])]
+    lines.append("")
     write_text(path, f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
 
 
 def all_of(data: dict[str, Any]) -> list[page.Target]:
     """Targets of every part that has been run."""
-    return page.targets(data["simulated"])
+    found = page.targets(data["simulated"]) if "simulated" in data else []
+    return found + (phone.targets(data["phone"]) if "phone" in data else [])
 
 
 def report(data: dict[str, Any]) -> int:
