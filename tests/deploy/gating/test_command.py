@@ -154,13 +154,10 @@ def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NativeAdb
         yield daemon
 
 
-def test_pairs_on_a_phone_in_abba_order_and_an_aa_says_so(
-    finished: FinishedRun, call: Call, phone: NativeAdbd, tmp_path: Path
+def test_pairs_go_in_abba_order_and_an_aa_says_so(
+    finished: FinishedRun, call: Call, tmp_path: Path
 ) -> None:
-    answer = call(
-        *("gate", finished.root, finished.root, "--device", "generic-x86_64"),
-        *("--serial", phone.serial, *ONE, *CALM),
-    )
+    answer = call("gate", finished.root, finished.root, "--device", "host", *ONE, *CALM)
     assert answer.code == 0, answer.out + answer.err
     report = report_of(answer)
     assert [(s.pair, s.side) for s in report.sessions] == [
@@ -176,10 +173,23 @@ def test_pairs_on_a_phone_in_abba_order_and_an_aa_says_so(
     assert len(primary.paired.ratios) == 6
     assert "the same file on both sides (A/A)" in answer.out
     assert "6 pairs of sessions" in answer.out
-    # What was judged is what the files hold, and the serial is in neither.
-    root = tmp_path / "reports/gate/latest"
-    assert len(list((root / "sessions").iterdir())) == 12
-    assert "SECRET" not in (root / "gate.json").read_text()
+    assert len(list((tmp_path / "reports/gate/latest/sessions").iterdir())) == 12
+
+
+@pytest.mark.slow
+def test_a_phone_over_adb_is_gated_too_and_its_serial_number_stays_private(
+    finished: FinishedRun, call: Call, phone: NativeAdbd, tmp_path: Path
+) -> None:
+    answer = call(
+        *("gate", finished.root, finished.root, "--device", "generic-x86_64"),
+        *("--serial", phone.serial, *ONE, *CALM),
+    )
+    assert answer.code == 0, answer.out + answer.err
+    report = report_of(answer)
+    assert len(report.sessions) == 12
+    assert report.device is not None
+    assert report.device.bytes_pushed > 0
+    assert "SECRET" not in (tmp_path / "reports/gate/latest/gate.json").read_text()
 
 
 def test_a_device_that_is_not_there_is_invalid_with_its_reason(
