@@ -7,6 +7,7 @@ Comparisons differ in the network's weights, widths and in where it is changed.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections import Counter
@@ -64,7 +65,7 @@ def network(number: int, change: Change | None) -> Any:
     torch.manual_seed(number)
     widths = [3, 8 + 2 * (number % 5), 16, 24 + 4 * (number % 3)]
     layers: list[nn.Module] = []
-    for place, (inner, outer) in enumerate(zip(widths, widths[1:], strict=False)):
+    for place, (inner, outer) in enumerate(itertools.pairwise(widths)):
         layers.append(nn.Conv2d(inner, outer, 3, padding=1, stride=1 + place % 2))
         lost = change is not None and change.kind == ACTIVATION and change.place == place
         layers.append(Unfused() if lost else nn.ReLU())
