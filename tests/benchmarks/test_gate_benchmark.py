@@ -59,6 +59,12 @@ def test_iterations_that_are_taken_for_independent_find_what_is_not_there():
         assert contender.judge(large).count(Outcome.REGRESSED) == 60, contender.name
 
 
+def test_a_change_as_large_as_the_effect_is_mostly_told_from_nothing():
+    assert contenders.detectable(0.03) == pytest.approx(0.0626, abs=0.001)
+    made = trial(change=contenders.detectable(0.03), count=200)
+    assert 170 < contenders.told(made) < 200
+
+
 def test_bounds_of_shares_are_clopper_and_pearsons():
     assert contenders.upper_bound(0, 100) == pytest.approx(1 - 0.025 ** (1 / 100))
     assert contenders.lower_bound(100, 100) == pytest.approx(0.025 ** (1 / 100))
@@ -73,8 +79,8 @@ def part(false=10, found=960, count=1000):
     rows = [
         cell(kind.name, sd, change, found if change else false, count)
         for kind in devices.KINDS
-        for sd in simulated.SDS
-        for change in simulated.CHANGES
+        for change, sds in simulated.CHANGES.items()
+        for sd in sds
     ]
     return {"cells": [vars(row) for row in rows]}
 
@@ -87,23 +93,33 @@ def test_targets_are_held_to_the_bounds_of_the_figures():
 
 def test_the_page_keeps_what_people_wrote(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(simulated, "SDS", (0.03,))
+    monkeypatch.setattr(simulated, "CHANGES", {0.0: (0.03,), 0.1: (0.03,)})
     monkeypatch.setattr(devices, "KINDS", devices.KINDS[:1])
     monkeypatch.setattr(page, "NAMED", ("independent",))
     target = tmp_path / "gate.md"
-    target.write_text(f"before\n{command.BEGIN}\nold\n{command.END}\nafter\n")
+    target.write_text(f"before\n{command.BEGIN}\nfigures of last year\n{command.END}\nafter\n")
     rows = [
         vars(simulated.Cell("independent", 0.03, change, one.name, 1000, {"PASS": 1000}, 0))
         for change in simulated.CHANGES
         for one in contenders.CONTENDERS
     ]
     misses = {"t": {"independent": {"above": 0.02, "below": 0.03, "width": 0.1}}}
-    measured = {"cells": rows, "intervals": misses, "devices": 1000, "seed": 1, "seconds": 2.0}
+    effects = [{"sd": 0.03, "mde": 0.0625, "told": 930, "devices": 1000}]
+    measured = {
+        "cells": rows,
+        "intervals": misses,
+        "effects": effects,
+        "devices": 1000,
+        "seed": 1,
+        "seconds": 2.0,
+    }
     command.write(target, {"simulated": measured})
     text = target.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "old" not in text
+    assert "last year" not in text
     assert "| t | 2.0 | 3.0 |" in text
+    assert "| 3 % | 6.25 % | 93 % |" in text
     assert command.report({"simulated": measured}) == 1
     assert "MISSED  power" in capsys.readouterr().out.splitlines()[-1]
     json.dumps(measured)
