@@ -26,7 +26,7 @@ from deploy.export import executorch
 from deploy.export.options import ExecuTorchTarget
 from deploy.files import sha256, write_bytes
 from deploy.report import gate
-from deploy.types import Artifact, GateRules, Metric, Outcome, Side, TensorSpec
+from deploy.types import Artifact, Format, GateRules, Metric, Outcome, Side, TensorSpec
 
 PHONE = "emulated-arm64"
 COMPARISONS = 20
@@ -82,7 +82,7 @@ def export(folder: Path, name: str, model: Any, inputs: Path) -> Job:
     import torch
 
     program = torch.export.export(model, (torch.zeros(SHAPE),))
-    (written,) = executorch.export(program, ExecuTorchTarget(), folder, name)
+    (written,) = executorch.export(program, ExecuTorchTarget(format=Format.EXECUTORCH), folder, name)
     artifact = Artifact(
         name="small.executorch",
         variant="small",
