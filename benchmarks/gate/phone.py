@@ -82,7 +82,9 @@ def export(folder: Path, name: str, model: Any, inputs: Path) -> Job:
     import torch
 
     program = torch.export.export(model, (torch.zeros(SHAPE),))
-    (written,) = executorch.export(program, ExecuTorchTarget(format=Format.EXECUTORCH), folder, name)
+    (written,) = executorch.export(
+        program, ExecuTorchTarget(format=Format.EXECUTORCH), folder, name
+    )
     artifact = Artifact(
         name="small.executorch",
         variant="small",
