@@ -11,7 +11,9 @@ PACKAGES = ("compress", "deploy")
 # Nouns, failures, paths and parsers are used everywhere; arrows to them would hide the others.
 LEAVES = frozenset({"types", "errors", "files", "paths", "android_text", "protobuf"})
 ROOMS = {
-    "commands": frozenset({"cli", "commands", "console", "device_list", "doctor", "packing"}),
+    "commands": frozenset(
+        {"cli", "commands", "console", "device_list", "doctor", "history_commands", "packing"}
+    ),
     "run_folder": frozenset({"config", "connect", "nearby", "provenance", "stored", "workspace"}),
 }
 
