@@ -60,7 +60,7 @@ def _run_row(report: Report, branch: str, key: str) -> _Row:
         "added_utc": identity.now(),
         "commit_id": storable(report.commit or ""),
         "branch": storable(branch),
-        "seed": report.seed,
+        "seed": str(report.seed),
         "pocketship_version": storable(report.pocketship_version),
         "outcome": report.outcome.value,
         "exit_code": report.exit_code,

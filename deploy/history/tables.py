@@ -71,7 +71,8 @@ run = Table(
     Column("added_utc", String(20), nullable=False),
     _text("commit_id"),
     _text("branch"),
-    Column("seed", BigInteger, nullable=False),
+    # Of any size, so it is text.
+    _text("seed"),
     _text("pocketship_version"),
     _text("outcome"),
     Column("exit_code", Integer, nullable=False),

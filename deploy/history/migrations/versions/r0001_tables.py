@@ -52,9 +52,7 @@ def upgrade() -> None:
         *(_id(), _hash("key", unique=True), _hash("content_sha256", unique=True)),
         *_texts("pipeline", "run_id"),
         *(_time("created_utc"), _time("added_utc")),
-        *_texts("commit_id", "branch"),
-        sa.Column("seed", sa.BigInteger, nullable=False),
-        *_texts("pocketship_version", "outcome"),
+        *_texts("commit_id", "branch", "seed", "pocketship_version", "outcome"),
         _integer("exit_code"),
     )
     op.create_index("history_run_created", "history_run", ["created_utc"])
