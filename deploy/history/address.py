@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,8 @@ def parse(text: str) -> Address:
         return Address(*_file(Path(url.database).expanduser()))
     if url.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
         raise ConfigError(f"no history can be kept in '{scheme}'", hint=_FORMS)
-    # What follows the first @ of a password that holds one.
-    if "@" in (url.host or "") or "@" in (url.database or ""):
+    # Of a password that holds an @ the rest would be taken for the host, and be shown.
+    if not re.fullmatch(r"[\w.:%-]*", url.host or "") or "@" in (url.database or ""):
         raise ConfigError("is no URL that can be read", where=f"{scheme}://...", hint=_FORMS)
     place = f"{url.host or ''}{f':{port}' if port else ''}"
     user = f"{url.username}@" if url.username else ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -43,7 +43,7 @@ class Database:
     engine: Engine
     shown: str
     file: Path | None = None
-    secret: str = ""
+    secret: str = field(default="", repr=False)
     wait_s: float = WAIT_S
 
     @property

@@ -6,6 +6,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -88,7 +89,9 @@ def postgres() -> Iterator[Server]:
         subprocess.run(
             [programs / "initdb", "-D", data, "-U", "owner", "--auth=scram-sha-256"]
             + ["--pwfile", folder / "password", "-E", "UTF8", "--no-sync", "--no-instructions"],
-            **{"user": user, "group": group, "extra_groups": [] if user else None},
+            user=user,
+            group=group,
+            extra_groups=[] if user else None,
             check=True,
             capture_output=True,
             cwd=folder,
@@ -109,7 +112,9 @@ def postgres() -> Iterator[Server]:
             process = subprocess.Popen(
                 [programs / "postgres", "-D", data]
                 + [f"--{name}={value}" for name, value in settings.items()],
-                **{"user": user, "group": group, "extra_groups": [] if user else None},
+                user=user,
+                group=group,
+                extra_groups=[] if user else None,
                 stdout=log,
                 stderr=log,
                 cwd=folder,
@@ -120,7 +125,8 @@ def postgres() -> Iterator[Server]:
         yield server
     finally:
         if process is not None:
-            process.terminate()
+            # At once: its folder is removed in any case.
+            process.send_signal(signal.SIGQUIT)
             process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -67,10 +67,13 @@ def test_heavy_tails_are_no_change_either() -> None:
 
 
 def test_a_step_of_five_per_cent_at_one_per_cent_noise_is_found() -> None:
+    extra = 0
     for seed in range(10):
-        (found,) = e_divisive([*noise(12, seed), *noise(8, seed + 500, 1.05)], seed=seed)
-        assert abs(found.index - 12) <= 1
-        assert found.p_value <= changes.SIGNIFICANCE
+        found = e_divisive([*noise(12, seed), *noise(8, seed + 500, 1.05)], seed=seed)
+        assert 12 in {split.index for split in found}
+        assert all(split.p_value <= changes.SIGNIFICANCE for split in found)
+        extra += len(found) - 1
+    assert extra <= 1
 
 
 def test_several_changes_are_found_in_their_order() -> None:
@@ -91,8 +94,8 @@ def test_exact_counts_that_change_once() -> None:
 @pytest.mark.parametrize("values", [[], [1.0], [1.0] * 4 + [2.0] * 4, [1.0] * 3 + [9.0]])
 def test_too_few_points_have_no_change(values: list[float]) -> None:
     assert e_divisive(values) == []
-    # The first length at which a clear step can be told from chance.
-    assert e_divisive([1.0] * 5 + [2.0] * 5) != []
+    # Of twelve, 2 of 924 orders are as clear.
+    assert e_divisive([1.0] * 6 + [2.0] * 6) != []
 
 
 def test_it_is_deterministic_and_blind_to_unit_and_level() -> None:
