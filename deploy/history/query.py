@@ -159,10 +159,7 @@ def rows(
 ) -> Iterator[Row]:
     """As :func:`newest`, one at a time; with ``samples`` each has all of its raw samples."""
     found = tracks(connection, wanted)
-    query = _wide(samples).where(_which(connection, found, wanted, limit))
-    query = query.order_by(_F.created_utc.desc(), _F.id.desc())
-    if limit is not None:
-        query = query.limit(limit)
+    query = _newest_of(connection, found, wanted, limit, samples=samples)
     with connection.execution_options(yield_per=1000).execute(query) as result:
         for row in result:
             values = dict(row._mapping)
@@ -170,6 +167,19 @@ def rows(
             if samples and data is not None:
                 values["samples"] = figures.unpack(data).get(values["metric"], ())
             yield Row(**values)
+
+
+def _newest_of(
+    connection: Connection,
+    found: Sequence[Track],
+    wanted: Filter,
+    limit: int | None,
+    *,
+    samples: bool = False,
+) -> Select[Any]:
+    made = _wide(samples).where(_which(connection, found, wanted, limit))
+    made = made.order_by(_F.created_utc.desc(), _F.id.desc())
+    return made if limit is None else made.limit(limit)
 
 
 def of_run(connection: Connection, run_id: int) -> Iterator[Row]:
@@ -202,7 +212,10 @@ def _which(
         return _F.id.in_(list(ids))
     everything = not any(getattr(wanted, name, None) for name in _BOTH)
     if not everything:
-        rest.append(_F.series_id.in_([one.id for one in found]))
+        # As a sum it can be no reason to read all of these series through their index and sort
+        # them, where the newest few are wanted: those are met on the walk through time.
+        column = _F.series_id if limit is None else _F.series_id + 0
+        rest.append(column.in_([one.id for one in found]))
     return and_(literal(True), *rest)
 
 

@@ -240,7 +240,7 @@ def _known(connection: Connection, table: Table, key: _Row, more: _Row) -> int:
 
 
 def _insert(connection: Connection, table: Table, row: _Row) -> int:
-    made = connection.execute(insert(table).values(row)).inserted_primary_key
+    made = connection.execute(insert(table), row).inserted_primary_key
     if made is None:
         raise ValueError(f"{table.name} gave no id")
     return int(made[0])

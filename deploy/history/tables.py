@@ -168,8 +168,9 @@ figure = Table(
     Column("high", Float),
     Index("history_figure_case", "case_id"),
     Index("history_figure_created", "created_utc", "id"),
+    Index("history_figure_branch_created", "branch", "created_utc", "id"),
     Index("history_figure_series", "series_id", "created_utc", "id"),
-    Index("history_figure_branch", "series_id", "branch", "created_utc", "id"),
+    Index("history_figure_series_branch", "series_id", "branch", "created_utc", "id"),
 )
 
 samples = Table(

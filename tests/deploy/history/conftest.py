@@ -87,8 +87,10 @@ def postgres() -> Iterator[Server]:
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"}
         data = folder / "data"
         subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "owner", "--auth=scram-sha-256"]
-            + ["--pwfile", folder / "password", "-E", "UTF8", "--no-sync", "--no-instructions"],
+            [
+                *(programs / "initdb", "-D", data, "-U", "owner", "--auth=scram-sha-256"),
+                *("--pwfile", folder / "password", "-E", "UTF8", "--no-sync", "--no-instructions"),
+            ],
             user=user,
             group=group,
             extra_groups=[] if user else None,

@@ -116,7 +116,7 @@ def plan(history: Database, statement: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("fields", "index"),
     [
-        ({"branch": "main"}, "history_figure_branch (series_id=? AND branch=?)"),
+        ({"branch": "main"}, "history_figure_series_branch (series_id=? AND branch=?)"),
         ({}, "history_figure_series (series_id=?)"),
         (
             {"since": "2030-01-03T00:00:00Z"},
@@ -133,11 +133,33 @@ def test_the_newest_of_a_series_are_sought_not_sorted(
     assert all(line.endswith(f"COVERING INDEX {index}") for line in seeks), lines
 
 
-def test_all_of_history_is_walked_in_the_order_of_time(filled: Database) -> None:
-    figure = tables.figure.c
-    statement = select(figure.id).order_by(figure.created_utc.desc(), figure.id.desc()).limit(50)
+@pytest.mark.parametrize(
+    ("fields", "walk"),
+    [
+        ({}, "SCAN history_figure USING INDEX history_figure_created"),
+        ({"metric": "l*"}, "SCAN history_figure USING INDEX history_figure_created"),
+        (
+            {"branch": "main", "metric": "l*"},
+            "SEARCH history_figure USING INDEX history_figure_branch_created (branch=?)",
+        ),
+        (
+            {"since": "2030-01-03T00:00:00Z"},
+            "SEARCH history_figure USING INDEX history_figure_created (created_utc>?)",
+        ),
+    ],
+)
+def test_many_series_are_walked_in_the_order_of_time(
+    filled: Database, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], walk: str
+) -> None:
+    """Never sorted: what ends the walk is the limit."""
+    monkeypatch.setattr(query, "_SEEK", 0)
+    wanted = Filter(**fields)
+    with filled.reading() as connection:
+        found = query.tracks(connection, wanted)
+        statement = query._newest_of(connection, found, wanted, 50)
     lines = plan(filled, statement)
-    assert lines == ["SCAN history_figure USING COVERING INDEX history_figure_created"]
+    assert walk in lines
+    assert not any("TEMP B-TREE" in line or line == "SCAN history_figure" for line in lines), lines
 
 
 def test_pruning_removes_whole_runs_and_series_without_figures(filled: Database) -> None:

@@ -109,7 +109,8 @@ def upgrade() -> None:
         "case": ["case_id"],
         "created": ["created_utc", "id"],
         "series": ["series_id", "created_utc", "id"],
-        "branch": ["series_id", "branch", "created_utc", "id"],
+        "branch_created": ["branch", "created_utc", "id"],
+        "series_branch": ["series_id", "branch", "created_utc", "id"],
     }.items():
         op.create_index(f"history_figure_{name}", "history_figure", columns)
     op.create_table(
