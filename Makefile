@@ -51,6 +51,7 @@ bench-compress: setup ## recipes beside single libraries; MODEL=<row> SEEDS=<n> 
 	$(PYTHON) -m benchmarks.compression $(if $(MODEL),--model $(MODEL)) $(if $(SEEDS),--seeds $(SEEDS))
 
 bench-history: setup ## a history of 100,000 cases, targets beside figures; CASES=<n>
+	$(PYTHON) -m benchmarks.change_points
 	$(PYTHON) -m benchmarks.history $(if $(CASES),--cases $(CASES))
 
 chaos: setup ## 4 emulated phones and 64 daemons under random faults; SEED=<n> for other ones
