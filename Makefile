@@ -54,6 +54,7 @@ bench-gate: setup ## the gate and other rules on simulated devices; PHONE=1: on 
 	$(PYTHON) -m benchmarks.gate $(if $(PHONE),--phone)
 
 bench-history: setup ## a history of 100,000 cases, targets beside figures; CASES=<n>
+	$(PYTHON) -m benchmarks.change_points
 	$(PYTHON) -m benchmarks.history $(if $(CASES),--cases $(CASES))
 
 chaos: setup ## 4 emulated phones and 64 daemons under random faults; SEED=<n> for other ones

@@ -116,6 +116,10 @@ class Database:
             raise self._error(error) from None
         except sqlite3.Error as error:
             raise self._sqlite_error(str(error)) from None
+        except OverflowError as error:
+            raise ConfigError(
+                f"a number is too large to be stored ({error})", where=self.shown
+            ) from None
 
     def _error(self, error: SQLAlchemyError) -> ConfigError:
         cause = error.orig if isinstance(error, DBAPIError) else None
@@ -208,7 +212,11 @@ def _sqlite(file: Path, wait_s: float) -> Engine:
     path = file.absolute()
 
     def opened() -> sqlite3.Connection:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"its folder cannot be made: {error.strerror or error}"
+            raise ConfigError(what, where=str(file), hint=_CLOSED[1]) from None
         connection = sqlite3.connect(
             f"file:{quote(str(path))}?mode=rwc",
             uri=True,

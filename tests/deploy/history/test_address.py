@@ -35,10 +35,10 @@ def test_the_variable_wins_over_the_file_but_not_over_none() -> None:
 
 def test_a_relative_file_is_where_the_run_was_begun() -> None:
     for wanted in ("past/h.sqlite", "sqlite:///past/h.sqlite"):
-        found = chosen(wanted, REPORTS, {}, Path("/work-folder"))
+        found = chosen(wanted, REPORTS, {}, Path("/begun-here"))
         assert found is not None
-        assert found.file == Path("/work-folder/past/h.sqlite")
-    absolute = chosen("sqlite:////data/h.sqlite", REPORTS, {}, Path("/work-folder"))
+        assert found.file == Path("/begun-here/past/h.sqlite")
+    absolute = chosen("sqlite:////data/h.sqlite", REPORTS, {}, Path("/begun-here"))
     assert absolute is not None
     assert absolute.file == Path("/data/h.sqlite")
 

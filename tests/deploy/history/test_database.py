@@ -90,6 +90,18 @@ def test_a_damaged_file_is_told_and_not_touched(tmp_path: Path, what: str) -> No
         assert path.read_bytes() == before
 
 
+def test_a_folder_that_cannot_be_made_and_a_number_that_cannot_be_kept(
+    file: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    below = database.connect(address.parse(str(tmp_path / "file/history.sqlite")))
+    assert "its folder cannot be made: File exists" in refused(below)
+    huge = made.artifact(bytes=1 << 70)
+    with pytest.raises(ConfigError, match="a number is too large to be stored"):
+        record.add(file, made.report(1, artifacts=(huge,)))
+    assert record.add(file, made.report(1, seed=1 << 70)) == "added"
+
+
 def test_somebody_elses_sqlite_file_keeps_its_tables(tmp_path: Path) -> None:
     path = tmp_path / "other.sqlite"
     with sqlite3.connect(path) as other:
