@@ -19,6 +19,7 @@ _WHAT = "a pipeline file, a run or artifact folder, a model file, or a git revis
 def gate(
     base: Annotated[str, typer.Argument(help=f"What to compare with: {_WHAT}", show_default=False)],
     head: Annotated[str, typer.Argument(help=f"What to judge: {_WHAT}", show_default=False)],
+    *,
     device: Annotated[
         str | None, typer.Option(help="A device profile; without it only files are compared.")
     ] = None,

@@ -1,4 +1,4 @@
-"""``pocketship gate``: options checked before anything takes time, then the comparison, then words."""
+"""``pocketship gate``: the options are checked before anything takes time; then it compares."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from deploy import config, connect
 from deploy import errors as errors_
-from deploy.console import Session
 from deploy.config import DeviceConfig
+from deploy.console import Session
 from deploy.errors import ConfigError, PocketshipError
 from deploy.gating import comparing, folder, sides, words
 from deploy.gating.comparing import Comparison, Overrides

@@ -16,20 +16,19 @@ from deploy.config import BenchConfig, DeviceConfig, GateConfig
 from deploy.errors import ConfigError
 from deploy.gating import earlier, folder, limits, measuring, outputs, revisions, sides
 from deploy.gating.folder import GateFolder, Wanted
-from deploy.gating.measuring import Measured, Plan
+from deploy.gating.measuring import Contact, Measured, Plan
 from deploy.gating.meeting import Filter, Meeting, meet
+from deploy.gating.noise import CERTIFICATES, Noise, known_noise, refuse_too_fine
 from deploy.gating.sides import Version, Wish
-from deploy.report import gate
+from deploy.paths import data_dir
+from deploy.report import accepted, gate
 from deploy.types import (
     Acceptance,
-    Certificate,
     GateReport,
     GateRules,
     Metric,
     Progress,
     Session,
-    Status,
-    Verdict,
 )
 
 Design = Literal["paired", "stored"]
@@ -101,15 +100,26 @@ def compare(asked: Comparison, place: GateFolder, say: Progress) -> Answer:
     design: Design = "stored" if asked.wanted.stored or not base.files else "paired"
 
     verdicts = limits.parity(meeting)
+    notes = list(meeting.notes())
     measured: Measured | None = None
+    noise = Noise()
     before: list[Session] = []
-    certified: tuple[Certificate, ...] = ()
     if asked.device is not None and not any(map(limits.stops, verdicts)):
-        threads = _threads(asked, meeting)
+        threads = asked.wanted.threads or _bench(meeting).threads
         if design == "stored":
             profile = connect.check(asked.device).name
             before = earlier.sessions(meeting, profile, threads, asked.across)
-        measured, certified = _measured(asked, place, meeting, rules, threads, before, say)
+        plan = Plan(
+            meeting=meeting,
+            threads=threads,
+            limits=preset(_bench(meeting).preset, _bench(meeting).minutes),
+            rules_pairs=rules.pairs,
+            pairs=asked.overrides.pairs,
+            stored=design == "stored",
+            scratch=place.root,
+        )
+        measured, noise = _measured(asked.device, place, plan, rules=rules, before=before, say=say)
+        notes += noise.notes
     taken = measuring.counted((*before, *measured.sessions), meeting) if measured else ()
     if measured is not None:
         refused = earlier.refused(meeting, before, taken, measured.device, asked.across)
@@ -121,12 +131,15 @@ def compare(asked: Comparison, place: GateFolder, say: Progress) -> Answer:
         meeting.head.side,
         taken,
         rules=rules,
-        certificates=certified,
+        certificates=noise.certificates,
         extended=measured is not None and measured.extended,
         design=design,
+        seed=SEED,
     )
     verdicts += limits.budgets(meeting.head, taken, measured.device if measured else None)
-    verdicts, in_force = accepted.apply(verdicts, acceptances, datetime.now(UTC).date())
+    today = datetime.now(UTC).date()
+    notes += accepted.warnings(verdicts, acceptances, today)
+    verdicts, in_force = accepted.apply(verdicts, acceptances, today)
     decision = gate.decide(verdicts)
     report = GateReport(
         pocketship_version=__version__,
@@ -138,14 +151,14 @@ def compare(asked: Comparison, place: GateFolder, say: Progress) -> Answer:
         rules=rules,
         device=measured.device if measured else None,
         sessions=taken,
-        certificates=certified,
+        certificates=noise.certificates,
         accepted=in_force,
         verdicts=verdicts,
         outcome=decision.outcome,
         exit_code=decision.exit_code,
     )
     outputs.write(report, place.root)
-    return Answer(report, place.root, meeting.notes())
+    return Answer(report, place.root, tuple(notes))
 
 
 def _found(
@@ -199,44 +212,44 @@ def _bench(meeting: Meeting) -> BenchConfig:
     return BenchConfig()
 
 
-def _threads(asked: Comparison, meeting: Meeting) -> tuple[int, ...]:
-    return asked.wanted.threads or _bench(meeting).threads
-
-
 def _measured(
-    asked: Comparison,
+    device: DeviceConfig,
     place: GateFolder,
-    meeting: Meeting,
+    plan: Plan,
+    *,
     rules: GateRules,
-    threads: tuple[int, ...],
-    before: list[Session],
+    before: Sequence[Session],
     say: Progress,
-) -> tuple[Measured, tuple[Certificate, ...]]:
+) -> tuple[Measured, Noise]:
     """The sessions on the device, twice as many where the first look does not decide."""
-    assert asked.device is not None
-    bench = _bench(meeting)
-    plan = Plan(
-        meeting=meeting,
-        threads=threads,
-        limits=preset(bench.preset, bench.minutes),
-        rules_pairs=rules.pairs,
-        pairs=asked.overrides.pairs,
-        stored=bool(before),
-        scratch=place.root,
-    )
+    noise = Noise()
+    meeting = plan.meeting
+
+    def met(contact: Contact) -> None:
+        nonlocal noise
+        folder.recognise(place, contact.run)
+        noise = known_noise(contact, plan, data_dir() / CERTIFICATES)
+        refuse_too_fine(noise, contact, rules)
 
     def more(found: Sequence[Session]) -> bool:
-        taken = measuring.counted((*before, *found), meeting)
-        design: Design = "stored" if before else "paired"
-        first = gate.judge(meeting.base.side, meeting.head.side, taken, rules=rules, design=design)
+        first = gate.judge(
+            meeting.base.side,
+            meeting.head.side,
+            measuring.counted((*before, *found), meeting),
+            rules=rules,
+            certificates=noise.certificates,
+            design="stored" if plan.stored else "paired",
+            seed=SEED,
+        )
         return gate.undecided(first)
 
     measured = measuring.measure(
-        asked.device,
+        device,
         plan,
         done=folder.sessions(place),
         keep=folder.keeper(place),
+        met=met,
         more=more,
         progress=say,
     )
-    return measured, ()
+    return measured, noise

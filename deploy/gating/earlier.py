@@ -113,7 +113,7 @@ def refused(
                     limit=None,
                     source="gate",
                     tier=device.profile.tier,
-                    reason=f"must not be compared: {'; '.join(texts)}; {kinds} compares all the same",
+                    reason=f"must not be compared: {'; '.join(texts)} ({kinds} lets it pass)",
                 )
             )
     return tuple(found)

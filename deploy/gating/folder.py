@@ -4,6 +4,7 @@
 
     reports/gate/<UTC time>/
       asked.json     the two words, the device, the rules' options; where each side was made
+      device.json    which device it began on
       sessions/      one sealed file a session, written as it ends
       inputs-*.bin   random inputs, where a side has none of its own
       gate.json      the result, log.txt, .lock
@@ -15,19 +16,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from deploy import __version__, workspace
 from deploy.errors import ConfigError
 from deploy.files import write_text
-from deploy.report import store
-from deploy.types import Format, Model, Outcome, Session
+from deploy.report import comparable, store
+from deploy.types import DeviceRun, Format, Model, Outcome, Session
 
 FOLDER = "gate"
 _SEAL = "content_sha256"
@@ -58,7 +59,7 @@ class Asked(Model):
     run_id: str
     created_utc: str
     wanted: Wanted
-    made: dict[Literal["base", "head"], str] = {}
+    made: dict[Literal["base", "head"], str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,9 @@ def unfinished(reports: Path, wanted: Wanted) -> GateFolder | None:
                 break
     else:
         return None
-    if (root / store.GATE_FILE_NAME).exists():
-        if store.load_gate(root).outcome is not Outcome.INVALID:
-            return None
+    ended = (root / store.GATE_FILE_NAME).exists()
+    if ended and store.load_gate(root).outcome is not Outcome.INVALID:
+        return None
     return GateFolder(root.resolve(), asked)
 
 
@@ -150,9 +151,24 @@ def sessions(folder: GateFolder) -> list[Session]:
     return sorted(found, key=lambda session: session.order)
 
 
-def of_case(found: Sequence[Session], case: str) -> list[Session]:
-    """The sessions of one case."""
-    return [session for session in found if session.case.id == case]
+def recognise(folder: GateFolder, device: DeviceRun) -> None:
+    """Write down which device this gate measures on; the same one when it goes on.
+
+    Raises ``ConfigError`` where the sessions that are there are another device's, or of another
+    build of its system.
+    """
+    path = folder.root / "device.json"
+    if not path.is_file():
+        workspace.write_json(path, device)
+        return
+    before = workspace.read_json(path, DeviceRun)
+    if why := comparable.device_runs(before, device):
+        raise ConfigError(
+            "another device than the one that this gate began on: "
+            + "; ".join(f"{reason.text}" for reason in why),
+            where=str(folder.root),
+            hint=_ANEW,
+        )
 
 
 def _session(path: Path) -> Session:

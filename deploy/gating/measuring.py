@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from deploy.devices.base import Device
 from deploy.errors import DeviceError
 from deploy.gating.meeting import Meeting, jobs
 from deploy.harness import bundle
-from deploy.types import Case, DeviceInfo, DeviceRun, Progress, Session, Status
+from deploy.types import Case, DeviceRun, Progress, Session, Status
 
 EXACT_PAIRS = 2
 """Pairs where the device's clock counts instructions, which repeat to 0.02 %.
@@ -29,9 +29,27 @@ no figures there, so nothing else could be learnt from more.
 """
 
 
+@dataclass(frozen=True)
+class Contact:
+    """A device that answered: its section of the report, what it calls itself, its runtimes.
+
+    ``identity`` is a serial number where the device has one, so it goes into no report;
+    ``runtimes`` maps a backend of the runner to its version.
+    """
+
+    run: DeviceRun
+    identity: str
+    runtimes: Mapping[str, str]
+
+    @property
+    def counts(self) -> bool:
+        """Whether its clock counts instructions."""
+        return self.run.info is not None and self.run.info.clock == "icount"
+
+
 @dataclass
 class Measured:
-    """What came of measuring: the device, all sessions in order of time, whether pairs were added."""
+    """What came of it: the device, all sessions in order of time, whether pairs were added."""
 
     device: DeviceRun
     sessions: list[Session] = field(default_factory=list)
@@ -46,8 +64,8 @@ class Measured:
 class Plan:
     """What is measured: the artifacts and thread counts, how long, and in how many pairs.
 
-    ``pairs`` None: as many as ``rules_pairs``, :data:`EXACT_PAIRS` where counts are exact. ``stored``:
-    base is not measured, because its figures are of another time.
+    ``pairs`` None: as many as ``rules_pairs``, :data:`EXACT_PAIRS` where counts are exact.
+    ``stored``: base is not measured, because its figures are of another time.
     """
 
     meeting: Meeting
@@ -65,18 +83,22 @@ def measure(
     *,
     done: Sequence[Session],
     keep: Callable[[Session], None],
+    met: Callable[[Contact], None],
     more: Callable[[Sequence[Session]], bool],
     progress: Progress,
 ) -> Measured:
     """Measure every artifact that both sides have; sessions in ``done`` are not repeated.
 
-    ``more`` looks at the sessions and says whether twice the pairs could decide, which is then
-    measured. A device that cannot be had, or is lost, is INVALID with its reason and raises
-    nothing; Ctrl-C passes through, and what ``keep`` was given is kept.
+    ``met`` hears of the device before anything runs, and may raise to refuse it. ``more`` looks at
+    the sessions and says whether twice the pairs could decide, which is then measured. A device
+    that cannot be had, or is lost, is INVALID with its reason and raises nothing; Ctrl-C passes
+    through, and what ``keep`` was given is kept.
     """
     try:
         with connected(wanted, progress) as device:
-            return _Measuring(device, plan, list(done), keep, progress).all(more)
+            measuring = _Measuring(device, plan, list(done), keep, progress)
+            met(measuring.contact)
+            return measuring.all(more)
     except DeviceError as error:
         progress(f"{wanted.profile}: {error}")
         profile = profiles.load(wanted.profile)
@@ -98,10 +120,13 @@ class _Measuring:
         self._keep = keep
         self._progress = progress
         self._runner = bundle(device.profile.abi, progress)
-        self._found = Measured(_reached(device, device.info()), done)
+        run = DeviceRun(profile=device.profile, status=Status.OK, info=device.info())
+        self._found = Measured(run, done)
+        named = getattr(device, "identity", device.serial)
+        self.contact = Contact(run, str(named), getattr(self._runner, "versions", {}))
 
     def all(self, more: Callable[[Sequence[Session]], bool]) -> Measured:
-        exact = self._found.device.info is not None and self._found.device.info.clock == "icount"
+        exact = self.contact.counts
         pairs = self._plan.pairs or (EXACT_PAIRS if exact else self._plan.rules_pairs)
         self._progress(
             f"{self._device.serial}: {pairs} "
@@ -192,10 +217,6 @@ class _Measuring:
                 "push_mb_s": run.push_mb_s if run.push_mb_s is not None else before.push_mb_s,
             }
         )
-
-
-def _reached(device: Device, info: DeviceInfo) -> DeviceRun:
-    return DeviceRun(profile=device.profile, status=Status.OK, info=info)
 
 
 def counted(sessions: Sequence[Session], meeting: Meeting) -> tuple[Session, ...]:

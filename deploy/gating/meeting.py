@@ -95,7 +95,7 @@ def meet(base: Version, head: Version, wanted: Filter) -> Meeting:
         raise ConfigError(
             f"have no artifact in common: base has {_names(base)}; head has {_names(head)}",
             where=f"{base.side.label} and {head.side.label}",
-            hint="Artifacts meet by their name, VARIANT.FORMAT; --variant and --format narrow them.",
+            hint="Artifacts meet by name, VARIANT.FORMAT; --variant and --format narrow them.",
         )
     return _placed_alike(Meeting(base, head, names))
 

@@ -20,6 +20,10 @@ from deploy.workspace import RunFolder
 
 _MANIFEST = ".manifest.json"
 _PIPELINES = (".yaml", ".yml")
+_KINDS = (
+    "Give a pipeline file, a run folder, a folder of artifacts, a model file (.pte, .onnx, .ort), "
+    "or a git revision (git:NAME)."
+)
 
 
 @dataclass(frozen=True)
@@ -77,25 +81,31 @@ def find(wish: Wish, progress: Progress) -> Version:
     if wish.name.startswith(revisions.PREFIX):
         return _revision(wish, wish.name.removeprefix(revisions.PREFIX), progress)
     if path.is_dir():
-        if (path / "run.json").exists():
-            return _run(wish, path)
-        if (path / store.FILE_NAME).exists() or (path / store.GATE_FILE_NAME).exists():
-            return _measured(wish, path)
-        return _artifacts(wish, path, progress)
-    if path.suffix in _PIPELINES and path.is_file():
-        return _pipeline(wish, path, progress)
-    if path.suffix in bare.SUFFIXES and path.is_file():
-        return _single(wish, path, progress)
-    if path.suffix == ".json" and path.is_file():
-        return _measured(wish, path)
+        return _folder(wish, path, progress)
+    if path.is_file():
+        return _file(wish, path, progress)
     if not path.exists() and revisions.known(wish.name, wish.here):
         return _revision(wish, wish.name, progress)
-    raise ConfigError(
-        "is a file of no kind that can be compared" if path.exists() else "is not there",
-        where=f"{wish.label} {wish.name}",
-        hint="Give a pipeline file, a run folder, a folder of artifacts, a model file (.pte, .onnx,"
-        " .ort), or a git revision (git:NAME).",
-    )
+    raise ConfigError("is not there", where=f"{wish.label} {wish.name}", hint=_KINDS)
+
+
+def _folder(wish: Wish, path: Path, progress: Progress) -> Version:
+    if (path / "run.json").exists():
+        return _run(wish, path)
+    if any((path / name).exists() for name in (store.FILE_NAME, store.GATE_FILE_NAME)):
+        return _measured(wish, path)
+    return _artifacts(wish, path, progress)
+
+
+def _file(wish: Wish, path: Path, progress: Progress) -> Version:
+    if path.suffix in _PIPELINES:
+        return _pipeline(wish, path, progress)
+    if path.suffix in bare.SUFFIXES:
+        return _single(wish, path, progress)
+    if path.suffix == ".json":
+        return _measured(wish, path)
+    where = f"{wish.label} {wish.name}"
+    raise ConfigError("is a file of no kind that can be compared", where=where, hint=_KINDS)
 
 
 def is_pipeline(name: str, here: Path) -> bool:

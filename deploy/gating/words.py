@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deploy.report import figures, paired
+from deploy.report import figures, gate
 from deploy.report.tables import plain, why
 from deploy.types import GateReport, Outcome, Side, Tier, Verdict
 
@@ -34,7 +34,7 @@ _TIER = {
 def lines(report: GateReport, notes: Sequence[str]) -> tuple[str, ...]:
     """The report in plain text, a line each, ready to print (no markup in it)."""
     told = [headline(report), *(f"  {line}" for line in _circumstances(report))]
-    shown = sorted(report.verdicts, key=lambda verdict: _ORDER.index(verdict.outcome))
+    shown = sorted(report.verdicts, key=_weight)
     told += [f"  {line}" for line in (sentence(verdict) for verdict in shown[:_LINES])]
     if len(shown) > _LINES:
         told.append(f"  ... and {len(shown) - _LINES} more in gate.json")
@@ -45,6 +45,10 @@ def lines(report: GateReport, notes: Sequence[str]) -> tuple[str, ...]:
         for one in report.accepted
     ]
     return tuple(told)
+
+
+def _weight(verdict: Verdict) -> tuple[int, bool]:
+    return _ORDER.index(verdict.outcome), verdict.source != gate.PRIMARY
 
 
 def headline(report: GateReport) -> str:
@@ -89,10 +93,7 @@ def sentence(verdict: Verdict) -> str:
     if verdict.base_value is not None and verdict.value is not None:
         before = figures.figure(verdict.metric, verdict.base_value)
         after = figures.figure(verdict.metric, verdict.value)
-        change = ""
-        if verdict.paired is None and verdict.base_value > 0:
-            change = f" ({paired.change(verdict.value / verdict.base_value)})"
-        parts.append(f"{before} → {after} {unit}".rstrip() + change)
+        parts.append(f"{before} → {after} {unit}".rstrip())
     elif verdict.value is not None:
         parts.append(f"{figures.figure(verdict.metric, verdict.value)} {unit}".rstrip())
     if verdict.reason:

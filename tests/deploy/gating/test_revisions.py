@@ -1,4 +1,4 @@
-"""A git revision as a folder: what is in it, what is refused, and what the user's checkout keeps."""
+"""A git revision as a folder: what is in it, what is refused, and that the checkout stays."""
 
 from __future__ import annotations
 

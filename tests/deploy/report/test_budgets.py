@@ -1,11 +1,9 @@
-import itertools
-
 import pytest
 from pydantic import ValidationError
 
 from deploy.report.budgets import verdicts
 from deploy.report.gate import Decision, decide
-from deploy.types import Budget, Format, Metric, Outcome, Parity, Placement, Status, Tier, Verdict
+from deploy.types import Budget, Format, Metric, Outcome, Parity, Placement, Status, Tier
 from tests.deploy.report import factory
 from tests.deploy.report.factory import artifact, case, measured, unmeasured
 
@@ -138,31 +136,6 @@ def test_parity_decides(status, expected):
     found = judge(cases=[], parity=[check])
     assert decide(found) == expected
     assert all("sqnr_db" in v.reason for v in found)
-
-
-PARITY = ("parity", Outcome.REGRESSED, 5)
-OVER = ("bytes", Outcome.REGRESSED, 8)
-BROKEN = ("case", Outcome.INVALID, 7)
-UNCLEAR = ("latency_ms", Outcome.INCONCLUSIVE, 9)
-BETTER = ("bytes", Outcome.IMPROVED, 0)
-FINE = ("bytes", Outcome.PASS, 0)
-PRECEDENCE = (PARITY, OVER, BROKEN, UNCLEAR, BETTER, FINE)
-
-
-@pytest.mark.parametrize(
-    "present", [c for n in range(1, 7) for c in itertools.combinations(PRECEDENCE, n)]
-)
-def test_the_worst_verdict_sets_the_exit_code_in_any_order(present):
-    made = [
-        Verdict(outcome=o, subject="x", metric=m, value=None, limit=None, source="", reason="r")
-        for m, o, _ in present
-    ]
-    _, outcome, code = present[0]
-    assert decide(made) == decide(made[::-1]) == Decision(outcome, code)
-
-
-def test_nothing_judged_is_a_pass():
-    assert decide(()) == Decision(Outcome.PASS, 0)
 
 
 @pytest.mark.parametrize(
