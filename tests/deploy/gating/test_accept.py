@@ -83,7 +83,7 @@ def test_a_choice_of_them_goes_behind_what_is_there(call: Call, tmp_path: Path) 
     assert call("accept", gate, *WORDS, "-f", file, "--subject", "int8*").code == 0
     entries = accepted.read(file)
     assert [one.metric for one in entries] == ["partitions", "bytes", "partitions"]
-    assert entries[0].since == datetime.date.today()
+    assert entries[0].since == datetime.datetime.now(datetime.UTC).date()
     assert file.read_text().startswith("# ours\n")
 
 
