@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.errors import ConfigError, MeasurementError
-from deploy.report import certificates
+from deploy.report import certificates, paired, stats
 from deploy.types import (
     Certificate,
     DeviceInfo,
@@ -87,6 +87,22 @@ def test_the_figures_are_those_of_an_independent_computation(good: Certificate) 
     # One-sided t quantiles of 11 degrees of freedom at 1 - 0.0125 and 0.9, from a printed table.
     spread = statistics.stdev(one.log_ratios) * math.sqrt(math.pi / 2 / 12)
     assert math.log1p(one.mde) == pytest.approx((2.593 + 1.363) * spread, rel=2e-3)
+
+
+def test_the_effect_is_told_from_nothing_nine_times_out_of_ten() -> None:
+    """By the gate's own test and interval, where the spread is known: simulated A/B comparisons."""
+    source = random.Random(5)
+    spread = 0.04
+    effect = paired.detectable((spread / math.sqrt(2), -spread / math.sqrt(2)), 6)
+    assert effect is not None
+    told = 0
+    for _ in range(300):
+        ratios = [source.gauss(math.log1p(effect), spread) for _ in range(12)]
+        p, interval = stats.sign_flip(ratios), stats.median_interval(ratios, 0.0125)
+        assert p is not None
+        assert interval is not None
+        told += p.greater < 0.0125 and interval.low > 0
+    assert told >= 0.9 * 300
 
 
 @given(st.floats(0.002, 0.2), st.floats(1.1, 3))
