@@ -24,7 +24,7 @@ from deploy.files import write_text
 from deploy.types import Acceptance, Model, Outcome, Verdict
 
 FILE_NAME = "pocketship-accepted.yaml"
-NEVER = ("parity", "case", "device")
+NEVER = ("parity", "case", "artifact", "device")
 """Metrics of verdicts that are no change of a figure: nobody can sign them off."""
 
 _HEADER = """\
