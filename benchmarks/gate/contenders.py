@@ -91,6 +91,28 @@ def extended(trial: Trial) -> int:
     )
 
 
+def told(trial: Trial) -> int:
+    """Of how many devices one of the two looks tells the change from nothing, large or small."""
+    found = 0
+    for device in range(len(trial.measured.sessions)):
+        for extended in (False, True):
+            shown = trial.look(device, extended)
+            if shown.p_worse < shown.alpha and shown.interval[0] > 1:
+                found += 1
+                break
+    return found
+
+
+def detectable(sd: float) -> float:
+    """The minimum detectable effect where sessions are known to vary by ``sd`` independently.
+
+    The formula knows the spread of log ratios alone, ``sd`` times sqrt(2): that of two values.
+    """
+    effect = paired.detectable((sd, -sd), PAIRS)
+    assert effect is not None
+    return effect
+
+
 def hyperfine(trial: Trial) -> Words:
     """Welch's t-test on 12 processes of base, then 12 of head; p < 0.05 and head slower.
 

@@ -11,6 +11,11 @@ from benchmarks.gate.simulated import Cell
 
 FALSE_AT_MOST = 0.05
 POWER_AT_LEAST = 0.90
+TITLES = {
+    0.0: "REGRESSED though nothing changed",
+    0.02: "REGRESSED though +2 % is less than counts",
+    0.10: "+10 % found",
+}
 NAMED = ("independent", "drift", "warming", "autocorrelated")
 """Kinds whose variation is what is said; the others add to it."""
 
@@ -28,6 +33,11 @@ class Target:
         return f"{'met   ' if self.met else 'MISSED'}  {self.asked}: {self.reached}"
 
 
+def percent(share: float) -> str:
+    """``3 %``, ``0.15 %``, ``97.3 %``."""
+    return f"{100 * share:.4g} %"
+
+
 def targets(part: dict[str, Any]) -> list[Target]:
     """The simulated devices' targets. A bound of the estimate stands beside it."""
     ours = [cell for cell in simulated.read(part) if cell.contender == contenders.OURS]
@@ -40,9 +50,10 @@ def targets(part: dict[str, Any]) -> list[Target]:
         bound = contenders.upper_bound(worst.said.get("REGRESSED", 0), worst.devices)
         found.append(
             Target(
-                f"false regressions, A/A, {sd:.0%} variation, at most {FALSE_AT_MOST:.0%}",
-                f"{worst.share('REGRESSED'):.2%} on the worst of {len(devices.KINDS)} kinds of "
-                f"device ({worst.kind}), upper bound {bound:.2%}",
+                f"false regressions, A/A, {percent(sd)} variation, at most "
+                f"{percent(FALSE_AT_MOST)}",
+                f"{percent(worst.share('REGRESSED'))} on the worst of {len(devices.KINDS)} kinds "
+                f"of device ({worst.kind}), upper bound {percent(bound)}",
                 bound <= FALSE_AT_MOST,
             )
         )
@@ -53,9 +64,9 @@ def targets(part: dict[str, Any]) -> list[Target]:
     bound = contenders.lower_bound(weakest.said.get("REGRESSED", 0), weakest.devices)
     found.append(
         Target(
-            f"power, +10 %, 3 % variation, at least {POWER_AT_LEAST:.0%}",
-            f"{weakest.share('REGRESSED'):.1%} on the worst of {', '.join(NAMED)} "
-            f"({weakest.kind}), lower bound {bound:.1%}",
+            f"power, +10 %, 3 % variation, at least {percent(POWER_AT_LEAST)}",
+            f"{percent(weakest.share('REGRESSED'))} on the worst of {', '.join(NAMED)} "
+            f"({weakest.kind}), lower bound {percent(bound)}",
             bound >= POWER_AT_LEAST,
         )
     )
@@ -70,14 +81,17 @@ def tables(part: dict[str, Any]) -> list[str]:
         f"{part['seconds']:.0f} s. Shares of devices in per cent.",
         "",
     ]
-    for sd in simulated.SDS:
-        for change, title in ((0.0, "REGRESSED though nothing changed"), (0.1, "+10 % found")):
+    for change, sds in simulated.CHANGES.items():
+        for sd in sds:
             rows = [c for c in cells if c.sd == sd and c.change == change]
-            lines += [f"### {sd:.0%} between sessions: {title}", "", *_shares(rows), ""]
-    lines += ["### What ours says, and how often six more pairs are needed", ""]
+            title = TITLES[change]
+            lines += [f"#### {percent(sd)} between sessions: {title}", "", *_shares(rows), ""]
+    lines += ["#### What ours says, and how often six more pairs are needed", ""]
     lines += _words([cell for cell in cells if cell.contender == contenders.OURS])
-    lines += ["", "### Errors of intervals: six pairs, 2.5 % nominal on each side", ""]
-    return [*lines, *_intervals(part["intervals"])]
+    lines += ["", "#### Errors of intervals: six pairs, 2.5 % nominal on each side", ""]
+    lines += _intervals(part["intervals"])
+    lines += ["", "#### Changes as large as the minimum detectable effect", ""]
+    return [*lines, *_effects(part["effects"])]
 
 
 def _shares(rows: Sequence[Cell]) -> list[str]:
@@ -96,7 +110,9 @@ def _words(rows: Sequence[Cell]) -> list[str]:
     for row in sorted(rows, key=lambda row: (row.change, row.sd)):
         shares = [f"{100 * row.share(word):.1f}" for word in words]
         more = f"{100 * (row.extended or 0) / row.devices:.1f}"
-        lines.append(_row(f"{row.sd:.0%}, {row.change:+.0%}, {row.kind}", [*shares, more]))
+        lines.append(
+            _row(f"{percent(row.sd)}, +{percent(row.change)}, {row.kind}", [*shares, more])
+        )
     return lines
 
 
@@ -109,6 +125,14 @@ def _intervals(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
             f"{100 * by_kind[kind][what]:.1f}" for kind in kinds for what in ("above", "below")
         ]
         lines.append(_row(name, shares))
+    return lines
+
+
+def _effects(found: Sequence[dict[str, float]]) -> list[str]:
+    lines = _head("variation", ("effect", "told from nothing"))
+    for row in found:
+        shares = [percent(row["mde"]), percent(row["told"] / row["devices"])]
+        lines.append(_row(percent(row["sd"]), shares))
     return lines
 
 

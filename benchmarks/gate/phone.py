@@ -7,6 +7,7 @@ Comparisons differ in the network's weights, widths and in where it is changed.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from deploy.export import executorch
 from deploy.export.options import ExecuTorchTarget
 from deploy.files import sha256, write_bytes
 from deploy.report import gate
-from deploy.types import Artifact, GateRules, Metric, Outcome, Side, TensorSpec
+from deploy.types import Artifact, Format, GateRules, Metric, Outcome, Side, TensorSpec
 
 PHONE = "emulated-arm64"
 COMPARISONS = 20
@@ -64,7 +65,7 @@ def network(number: int, change: Change | None) -> Any:
     torch.manual_seed(number)
     widths = [3, 8 + 2 * (number % 5), 16, 24 + 4 * (number % 3)]
     layers: list[nn.Module] = []
-    for place, (inner, outer) in enumerate(zip(widths, widths[1:], strict=False)):
+    for place, (inner, outer) in enumerate(itertools.pairwise(widths)):
         layers.append(nn.Conv2d(inner, outer, 3, padding=1, stride=1 + place % 2))
         lost = change is not None and change.kind == ACTIVATION and change.place == place
         layers.append(Unfused() if lost else nn.ReLU())
@@ -81,7 +82,9 @@ def export(folder: Path, name: str, model: Any, inputs: Path) -> Job:
     import torch
 
     program = torch.export.export(model, (torch.zeros(SHAPE),))
-    (written,) = executorch.export(program, ExecuTorchTarget(), folder, name)
+    (written,) = executorch.export(
+        program, ExecuTorchTarget(format=Format.EXECUTORCH), folder, name
+    )
     artifact = Artifact(
         name="small.executorch",
         variant="small",

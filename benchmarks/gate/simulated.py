@@ -14,7 +14,8 @@ import numpy as np
 from benchmarks.gate import contenders, devices, intervals
 
 SDS = (0.03, 0.05, 0.15)
-CHANGES = (0.0, 0.10)
+CHANGES = {0.0: SDS, 0.02: (0.03, 0.05), 0.10: SDS}
+"""Changes to be judged, with the variations at which they are."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +52,37 @@ def cells(task: tuple[int, float, float, int, int]) -> list[Cell]:
     return found
 
 
+def at_the_effect(count: int, seed: int) -> list[dict[str, float]]:
+    """Changes as large as the minimum detectable effect, on independent sessions."""
+    found = []
+    for sd in SDS:
+        random = np.random.default_rng([seed, 99, round(1000 * sd)])
+        measured = devices.measure(random, devices.KINDS[0], sd, count)
+        change = contenders.detectable(sd)
+        hits = contenders.told(contenders.Trial(measured, change, measured))
+        found.append({"sd": sd, "mde": change, "told": hits, "devices": count})
+    return found
+
+
 def run(count: int, seed: int) -> dict[str, object]:
     """All cells and the intervals' errors, as they stand in the JSON."""
     started = time.monotonic()
     tasks = [
         (number, sd, change, count, seed)
         for number in range(len(devices.KINDS))
-        for sd in SDS
-        for change in CHANGES
+        for change, sds in CHANGES.items()
+        for sd in sds
     ]
     with ProcessPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as workers:
         missed = workers.submit(intervals.misses, count, seed)
+        effects = workers.submit(at_the_effect, count, seed)
         rows = [asdict(cell) for found in workers.map(cells, tasks) for cell in found]
         return {
             "devices": count,
             "seed": seed,
             "cells": rows,
             "intervals": missed.result(),
+            "effects": effects.result(),
             "seconds": round(time.monotonic() - started, 1),
         }
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from deploy import __version__
-from deploy.cli import calibration, devices, files, gates, phones, sharing, stages
+from deploy.cli import calibration, devices, files, gates, history, phones, sharing, stages
 
 app = typer.Typer(
     name="pocketship",
@@ -26,6 +26,7 @@ app = typer.Typer(
 for _part in (stages, gates, calibration, sharing, devices, files):
     app.add_typer(_part.commands)
 app.add_typer(phones.commands, name="phone")
+app.add_typer(history.commands, name="history")
 
 
 def _version(asked: bool) -> None:

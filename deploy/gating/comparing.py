@@ -14,13 +14,12 @@ from deploy import __version__, connect
 from deploy.bench.runner import preset
 from deploy.config import BenchConfig, DeviceConfig, GateConfig
 from deploy.errors import ConfigError
-from deploy.gating import earlier, folder, limits, measuring, outputs, revisions, sides
+from deploy.gating import calibrate, earlier, folder, limits, measuring, outputs, revisions, sides
 from deploy.gating.folder import GateFolder, Wanted
 from deploy.gating.measuring import Contact, Measured, Plan
 from deploy.gating.meeting import Filter, Meeting, meet
-from deploy.gating.noise import CERTIFICATES, Noise, known_noise, refuse_too_fine
+from deploy.gating.noise import Noise, known_noise, refuse_too_fine
 from deploy.gating.sides import Version, Wish
-from deploy.paths import data_dir
 from deploy.report import accepted, gate
 from deploy.types import (
     Acceptance,
@@ -228,7 +227,7 @@ def _measured(
     def met(contact: Contact) -> None:
         nonlocal noise
         folder.recognise(place, contact.run)
-        noise = known_noise(contact, plan, data_dir() / CERTIFICATES)
+        noise = known_noise(contact, plan, calibrate.folder())
         refuse_too_fine(noise, contact, rules)
 
     def more(found: Sequence[Session]) -> bool:

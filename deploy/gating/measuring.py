@@ -17,6 +17,7 @@ from deploy.connect import connected
 from deploy.devices import profiles
 from deploy.devices.base import Device
 from deploy.errors import DeviceError
+from deploy.gating.calibrate import identity
 from deploy.gating.meeting import Meeting, jobs
 from deploy.harness import bundle
 from deploy.types import Case, DeviceRun, Progress, Session, Status
@@ -122,8 +123,7 @@ class _Measuring:
         self._runner = bundle(device.profile.abi, progress)
         run = DeviceRun(profile=device.profile, status=Status.OK, info=device.info())
         self._found = Measured(run, done)
-        named = getattr(device, "identity", device.serial)
-        self.contact = Contact(run, str(named), getattr(self._runner, "versions", {}))
+        self.contact = Contact(run, identity(device), getattr(self._runner, "versions", {}))
 
     def all(self, more: Callable[[Sequence[Session]], bool]) -> Measured:
         exact = self.contact.counts

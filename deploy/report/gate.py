@@ -328,15 +328,19 @@ def _noisy(
 
 
 def _meaning(shown: Paired, outcome: Outcome) -> str:
-    seen = paired.tolerance(shown.margin, shown.mde)
-    text = ""
-    if outcome is Outcome.PASS and seen > shown.margin:
-        text = f"; below {100 * seen:.1f} %, the least that this device can tell"
-    if shown.p_worse < shown.alpha and outcome is Outcome.PASS:
-        text += "; worse for certain, by less than counts"
-    if outcome is Outcome.INCONCLUSIVE and shown.mde is None:
-        text += "; no noise certificate says what this device can tell"
-    return text
+    worse = shown.p_worse < shown.alpha
+    if outcome is Outcome.PASS:
+        if worse:
+            return "; worse for certain, by less than counts"
+        if shown.interval[1] >= 1 + shown.margin:
+            seen = 100 * paired.tolerance(shown.margin, shown.mde)
+            return f"; below {seen:.1f} %, the least that this device can tell"
+        return ""
+    if worse:
+        return f"; worse for certain, but not for certain by {100 * shown.margin:g} %"
+    if shown.mde is None:
+        return "; no noise certificate says what this device can tell"
+    return ""
 
 
 def _lost(found: paired.Series) -> str:

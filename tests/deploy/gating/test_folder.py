@@ -97,7 +97,7 @@ def test_a_session_that_was_edited_or_cut_off_is_refused(tmp_path: Path, change:
         data["content_sha256"] = folder._seal(data["session"])
         text = json.dumps(data)
     path.write_text(text)
-    with pytest.raises(ConfigError, match="edited|cut off|no session") as raised:
+    with pytest.raises(ConfigError, match=r"edited|cut off|no session") as raised:
         folder.sessions(place)
     assert str(path) in str(raised.value)
     assert "without --resume" in raised.value.hint

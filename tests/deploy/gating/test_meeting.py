@@ -86,7 +86,9 @@ def test_the_same_file_on_both_sides_is_said() -> None:
     head = version(artifact("a.onnx"), artifact("b.onnx", "d"))
     assert meet(base, head, EVERYTHING).same == ("a.onnx",)
     assert any(n.startswith("a.onnx: the same file") for n in meet(base, head, EVERYTHING).notes())
-    assert any(n.startswith("base and head: the same") for n in meet(base, base, EVERYTHING).notes())
+    assert any(
+        n.startswith("base and head: the same") for n in meet(base, base, EVERYTHING).notes()
+    )
 
 
 def test_an_unknown_placement_of_one_side_is_none_of_either() -> None:

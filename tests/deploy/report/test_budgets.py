@@ -107,6 +107,25 @@ def test_a_profiles_budgets_hold_for_its_device_only():
     assert verdict.source == "profile host"
 
 
+def test_a_profiles_budgets_of_files_hold_for_those_that_ran_there():
+    profile = factory.profile("host", budgets={"bytes": INT8.bytes - 1, "partitions": 10**6})
+    limited = factory.devices()[1].model_copy(update={"profile": profile})
+    elsewhere = factory.artifact("fp32", bytes=INT8.bytes * 10)
+    skipped = case(elsewhere, "host", status=Status.NOT_RUN, reason="no backend")
+    found = judge(devices=[limited], artifacts=(INT8, elsewhere), cases=(ON_HOST, skipped))
+    assert {(v.subject, v.metric, v.outcome) for v in found} == {
+        (INT8.name, "bytes", Outcome.REGRESSED),
+        (INT8.name, "partitions", Outcome.PASS),
+    }
+    assert {v.source for v in found} == {"profile host"}
+
+
+@pytest.mark.parametrize("limits", [{"beauty": 1}, {"bytes": -1}, {"latency_ms": float("nan")}])
+def test_a_profiles_budget_of_no_metric_or_no_limit_is_refused(limits):
+    with pytest.raises(ValidationError):
+        factory.profile("host", budgets=limits)
+
+
 @pytest.mark.parametrize("status", [Status.FAILED, Status.INVALID])
 def test_cases_figures_and_devices_that_broke_are_invalid(status):
     broken = case(INT8, "host", status=status, reason="device lost")

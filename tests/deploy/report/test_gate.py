@@ -150,6 +150,15 @@ def test_a_certificate_widens_what_a_pass_says_and_not_what_a_regression_needs()
     assert worse.outcome is Outcome.REGRESSED
 
 
+def test_a_certificate_does_not_excuse_what_is_certainly_worse():
+    head = (*scaled(QUIET, 1.04)[:5], 10.2)
+    verdict = primary(QUIET, head, certificates=[certificate(0.04)])
+    assert verdict.paired.p_worse < verdict.paired.alpha
+    assert verdict.paired.interval[1] < 1 + verdict.paired.mde
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "worse for certain, but not for certain by 3 %" in verdict.reason
+
+
 def test_a_certificate_for_another_number_of_pairs_is_reckoned_anew():
     verdict = primary(QUIET, QUIET, certificates=[certificate(0.04, pairs=20)])
     spread = 0.04 * math.sqrt(6 / 5)
