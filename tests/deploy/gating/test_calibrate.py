@@ -36,8 +36,8 @@ class Heard(Ui):
     """What would stand on the user's terminal."""
 
     def __init__(self) -> None:
-        self.out, self.err = io.StringIO(), io.StringIO()
-        super().__init__("calibrate", self.out, self.err, None)
+        self.said, self.told = io.StringIO(), io.StringIO()
+        super().__init__("calibrate", self.said, self.told, None)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_device_is_calibrated_and_its_certificate_found_again(wish: Wish, ui: 
     assert all(len(one.log_ratios) == 6 for one in made.figures)
     # Nothing of the way there is left.
     assert [one.name for one in (wish.folder / "unfinished").iterdir()] == []
-    said = ui.out.getvalue()
+    said = ui.said.getvalue()
     assert "minimum detectable effect" in said
     assert str(path) in said
 
@@ -131,7 +131,7 @@ def test_a_device_is_calibrated_and_its_certificate_found_again(wish: Wish, ui: 
     assert "preset: exact then, quick now" in other.notes[0]
 
     calibrating.show_all(wish.folder, ui)
-    shown = ui.out.getvalue().removeprefix(said)
+    shown = ui.said.getvalue().removeprefix(said)
     assert "tiny.onnx" in shown
     assert "0 days" in shown
 
@@ -167,7 +167,7 @@ def test_an_interrupted_calibration_goes_on(
     path = calibrating.calibrate(wish, ui, resume=True)
     assert kept == list(range(12))
     assert len(certificates.read(path).figures[0].log_ratios) == 6
-    assert "going on with 5 sessions" in ui.err.getvalue()
+    assert "going on with 5 sessions" in ui.told.getvalue()
 
 
 def test_too_few_good_sessions_are_kept_and_give_no_certificate(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deploy.errors import ConfigError
@@ -355,7 +355,8 @@ def test_a_new_file_is_made_and_a_wrong_one_left_alone(tmp_path: Path) -> None:
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
+@example(subject="*\x85", metric="\u2028", reason="a\r\nb", by="\x0c", up_to=2.0)
 @given(subject=WORDS, metric=WORDS, reason=WORDS, by=WORDS, up_to=st.floats(1e-9, 1e9))
 def test_whatever_people_write_comes_back(
     subject: str, metric: str, reason: str, by: str, up_to: float
