@@ -127,6 +127,7 @@ def test_an_entry_that_lets_it_pass_counts_whatever_stands_before_it() -> None:
     assert in_force == (rows[2],)
 
 
+@settings(deadline=None)
 @given(
     outcome=st.sampled_from([one for one in Outcome if one is not Outcome.REGRESSED]),
     metric=st.sampled_from(["latency_ms", "parity"]),
@@ -280,6 +281,7 @@ def test_proposals_let_exactly_these_verdicts_pass() -> None:
     assert in_force == made
 
 
+@settings(deadline=None)
 @given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6))
 def test_what_is_proposed_is_enough_and_hardly_more(base: float, head: float) -> None:
     if base == head:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.errors import ConfigError, MeasurementError
@@ -105,6 +105,7 @@ def test_the_effect_is_told_from_nothing_nine_times_out_of_ten() -> None:
     assert told >= 0.9 * 300
 
 
+@settings(deadline=None)
 @given(st.floats(0.002, 0.2), st.floats(1.1, 3))
 def test_more_noise_is_a_larger_effect(sd: float, times: float) -> None:
     figures = noise(sd)
