@@ -71,7 +71,7 @@ class DeviceProfile(Model):
 
     ``match`` maps Android property names to regular expressions that must match whole values; all
     must match. ``timeouts`` are wall seconds on this machine. ``budgets`` are upper limits by
-    metric: of every case on the device, and of the files (``bytes``, ``partitions``) that run there.
+    metric: of each case on the device, and of files (``bytes``, ``partitions``) that run there.
     """
 
     name: str
