@@ -77,7 +77,7 @@ def cell(kind, sd, change, regressed, count=1000):
 
 def part(false=10, found=960, count=1000):
     rows = [
-        cell(kind.name, sd, change, found if change else false, count)
+        cell(kind.name, sd, change, found if change == page.LARGE else false, count)
         for kind in devices.KINDS
         for change, sds in simulated.CHANGES.items()
         for sd in sds
