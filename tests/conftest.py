@@ -1,4 +1,4 @@
-"""How the tests share two workers of pytest-xdist, each with one core, and which signals they have."""
+"""How the tests share two workers of pytest-xdist, and which signals they have."""
 
 from __future__ import annotations
 
