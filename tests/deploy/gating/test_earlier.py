@@ -45,9 +45,7 @@ def head(*milliseconds: float) -> list[Session]:
 
 
 def outcome(meeting: Meeting, sessions: Sequence[Session]) -> Outcome:
-    found = gate.judge(
-        meeting.base.side, meeting.head.side, sessions, rules=RULES, design="stored"
-    )
+    found = gate.judge(meeting.base.side, meeting.head.side, sessions, rules=RULES, design="stored")
     (verdict,) = [v for v in found if v.source == gate.PRIMARY]
     return verdict.outcome
 
