@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument(
         "--phone", action="store_true", help="the part on the emulated phone, and only that"
     )
+    parser.add_argument("--fresh", action="store_true", help="the phone's part from its beginning")
     parser.add_argument("--comparisons", type=int, default=phone.COMPARISONS)
     parser.add_argument("--out", type=Path, help="folder for gate.md and gate.json")
     asked = parser.parse_args()
@@ -39,17 +40,29 @@ def main() -> int:
     if source.is_file():
         data = json.loads(source.read_text(encoding="utf-8"))
     if asked.phone:
+        rows = [] if asked.fresh else data.get("phone", {}).get("rows", [])
+
+        def keep(rows: list[phone.Row]) -> None:
+            data["phone"] = {"comparisons": asked.comparisons, "rows": rows}
+            save(source, data)
+
         try:
-            data["phone"] = phone.run(asked.comparisons, say)
+            phone.run(asked.comparisons, say, done=rows, keep=keep)
+            keep(rows)
         except PocketshipError as error:
             print(f"bench: error: {error}", file=sys.stderr)
             return error.exit_code
     else:
         say("simulated devices, some minutes")
         data["simulated"] = simulated.run(asked.devices, asked.seed)
-    write_text(source, json.dumps(data, indent=1, sort_keys=True) + "\n")
+        save(source, data)
     write(where / PAGE.name, data)
     return report(data)
+
+
+def save(path: Path, data: dict[str, Any]) -> None:
+    """The JSON, whole or not at all."""
+    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def say(line: str) -> None:

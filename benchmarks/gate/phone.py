@@ -2,36 +2,47 @@
 
 Each comparison is one pair of sessions of two ``.pte`` files of a small network, judged by
 :func:`deploy.report.gate.judge` with the default rules; instructions are counted exactly there.
-Comparisons differ in the network's weights, widths and in where it is changed.
+Seven networks differ in weights and widths, and each change is made at one of three places, so that
+no two of twenty comparisons of a kind have the same head. Each is kept as it ends: the same command
+goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gate.page import Target
 from deploy import harness
+from deploy.bench.agent import RunnerBundle
 from deploy.bench.runner import preset
 from deploy.bench.session import Job
 from deploy.config import DeviceConfig
 from deploy.connect import connected
+from deploy.devices.base import Device
 from deploy.export import executorch
 from deploy.export.options import ExecuTorchTarget
 from deploy.files import sha256, write_bytes
 from deploy.report import gate
-from deploy.types import Artifact, Format, GateRules, Metric, Outcome, Side, TensorSpec
+from deploy.types import Artifact, Format, GateRules, Metric, Outcome, Side, TensorSpec, silent
 
 PHONE = "emulated-arm64"
 COMPARISONS = 20
 SHAPE, CLASSES = (1, 3, 48, 48), 10
-AA, CONVOLUTION, ACTIVATION = "A/A", "one convolution more", "one fused activation lost"
+NETWORKS, PLACES = 7, 3
+KINDS = AA, CONVOLUTION, ACTIVATION = (
+    "A/A",
+    "one convolution more",
+    "one fused activation lost",
+)
+Row = dict[str, Any]
+
+_JOBS: dict[str, Job] = {}
 
 Say = Callable[[str], None]
 
@@ -101,67 +112,74 @@ def export(folder: Path, name: str, model: Any, inputs: Path) -> Job:
     return Job(artifact, written.path, inputs)
 
 
-def pairs(folder: Path, count: int, say: Say) -> Iterator[tuple[str, int, Job, Job]]:
-    """Kind, number, base and head of every comparison."""
+def compared(folder: Path, kind: str, number: int, inputs: Path) -> tuple[Job, Job]:
+    """Base and head of a comparison; a base is exported once."""
+    variant = number % NETWORKS
+    base = _exported(folder, variant, None, inputs)
+    if kind == AA:
+        return base, base
+    return base, _exported(folder, variant, Change(kind, number % PLACES), inputs)
+
+
+def _exported(folder: Path, variant: int, change: Change | None, inputs: Path) -> Job:
+    name = f"{variant}-{change.kind}-{change.place}" if change else f"{variant}-base"
+    name = name.replace(" ", "-")
+    if name not in _JOBS:
+        _JOBS[name] = export(folder, name, network(variant, change), inputs)
+    return _JOBS[name]
+
+
+def run(count: int, say: Say, *, done: list[Row], keep: Callable[[list[Row]], None]) -> None:
+    """Make the comparisons that ``done`` lacks; ``keep`` gets all rows whenever one is added."""
     import torch
 
-    inputs = folder / "inputs.bin"
+    there = {(row["kind"], row["number"]) for row in done}
+    missing = [(k, n) for n in range(count) for k in KINDS if (k, n) not in there]
+    if not missing:
+        return
+    _JOBS.clear()
     torch.manual_seed(0)
-    write_bytes(inputs, torch.randn(SHAPE).numpy().tobytes())
-    for number in range(count):
-        say(f"exporting {number + 1} of {count}")
-        base = export(folder, f"{number}-base", network(number, None), inputs)
-        yield AA, number, base, base
-        for kind in (CONVOLUTION, ACTIVATION):
-            changed = network(number, Change(kind, number % 3))
-            head = export(folder, f"{number}-{kind.replace(' ', '-')}", changed, inputs)
-            yield kind, number, base, head
-
-
-def run(count: int, say: Say) -> dict[str, Any]:
-    """All comparisons, as they stand in the JSON."""
-    from deploy.bench.sessions import run_sessions
-
-    started = time.monotonic()
-    rows = []
     with (
         tempfile.TemporaryDirectory(prefix="pocketship-bench-gate-") as scratch,
         connected(DeviceConfig(profile=PHONE), say) as device,
     ):
+        inputs = Path(scratch) / "inputs.bin"
+        write_bytes(inputs, torch.randn(SHAPE).numpy().tobytes())
         runner = harness.bundle(device.profile.abi, say)
-        for kind, number, base, head in pairs(Path(scratch), count, say):
-            sessions = run_sessions(
-                device,
-                base,
-                head,
-                pairs=range(1),
-                runner=runner,
-                limits=preset("quick"),
-                keep=lambda session: None,
-                progress=lambda line: None,
-            )
-            found = gate.judge(
-                Side(label="base", kind="artifacts", artifacts=(base.artifact,)),
-                Side(label="head", kind="artifacts", artifacts=(head.artifact,)),
-                sessions,
-                rules=GateRules(),
-            )
-            counted = next((v for v in found if v.metric == Metric.INSTRUCTIONS), None)
-            row = {
-                "kind": kind,
-                "number": number,
-                "outcome": str(gate.decide(found).outcome),
-                "instructions": str(counted.outcome) if counted else "none",
-                "base": counted.base_value if counted else None,
-                "head": counted.value if counted else None,
-                "reason": counted.reason if counted else "; ".join(v.reason for v in found),
-            }
-            rows.append(row)
+        for kind, number in missing:
+            base, head = compared(Path(scratch), kind, number, inputs)
+            row = _judged(device, runner, base, head)
+            done.append({"kind": kind, "number": number, **row})
+            keep(done)
             say(f"{kind} {number + 1}: {row['instructions']}, {row['reason']}")
+
+
+def _judged(device: Device, runner: RunnerBundle, base: Job, head: Job) -> Row:
+    from deploy.bench.sessions import run_sessions
+
+    sessions = run_sessions(
+        device,
+        base,
+        head,
+        pairs=range(1),
+        runner=runner,
+        limits=preset("exact"),
+        keep=lambda session: None,
+        progress=silent,
+    )
+    found = gate.judge(
+        Side(label="base", kind="artifacts", artifacts=(base.artifact,)),
+        Side(label="head", kind="artifacts", artifacts=(head.artifact,)),
+        sessions,
+        rules=GateRules(),
+    )
+    counted = next((v for v in found if v.metric == Metric.INSTRUCTIONS), None)
     return {
-        "comparisons": count,
-        "rows": rows,
-        "seconds": round(time.monotonic() - started, 1),
+        "outcome": str(gate.decide(found).outcome),
+        "instructions": str(counted.outcome) if counted else "none",
+        "base": counted.base_value if counted else None,
+        "head": counted.value if counted else None,
+        "reason": counted.reason if counted else "; ".join(v.reason for v in found),
     }
 
 
@@ -196,13 +214,12 @@ def _range(rows: list[dict[str, Any]]) -> str:
 def tables(part: dict[str, Any]) -> list[str]:
     """Markdown: what was said of each kind of comparison."""
     lines = [
-        f"{part['comparisons']} comparisons of each kind, one pair of sessions each, "
-        f"{part['seconds']:.0f} s.",
+        f"{part['comparisons']} comparisons of each kind, one pair of sessions each.",
         "",
         "| comparison | instructions of base | change | said of instructions |",
         "| --- | ---: | ---: | --- |",
     ]
-    for kind in (AA, CONVOLUTION, ACTIVATION):
+    for kind in KINDS:
         rows = [row for row in part["rows"] if row["kind"] == kind]
         bases = [row["base"] for row in rows if row["base"]]
         if not bases:

@@ -121,7 +121,10 @@ def judge(
 
     Sessions that the infrastructure spoiled take their pair with them; with too few pairs left a
     metric is INCONCLUSIVE in a first look and INVALID in an extended one, never REGRESSED.
+
+    Raises ``ConfigError`` where ``rules.allow`` is wrong (:func:`deploy.report.exact.check`).
     """
+    exact.check(rules)
     look = _Look(base, head, rules, certificates, extended, design == "stored", seed)
     verdicts = [verdict for row in parity if (verdict := judge_parity(row))]
     verdicts += exact.files(base, head, rules)

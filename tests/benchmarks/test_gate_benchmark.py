@@ -77,7 +77,7 @@ def cell(kind, sd, change, regressed, count=1000):
 
 def part(false=10, found=960, count=1000):
     rows = [
-        cell(kind.name, sd, change, found if change else false, count)
+        cell(kind.name, sd, change, found if change == page.LARGE else false, count)
         for kind in devices.KINDS
         for change, sds in simulated.CHANGES.items()
         for sd in sds
@@ -146,6 +146,16 @@ def test_the_phones_targets_need_every_comparison():
     assert [target.met for target in phone.targets(lost)] == [True, False, False]
     empty = phone_part(row0={"outcome": "INVALID", "instructions": "none"})
     assert [target.met for target in phone.targets(empty)] == [False, True, True]
+
+
+def test_no_two_changes_on_the_phone_are_the_same():
+    made = {(n % phone.NETWORKS, n % phone.PLACES) for n in range(phone.COMPARISONS)}
+    assert len(made) == phone.COMPARISONS
+
+
+def test_comparisons_that_were_made_are_not_made_again():
+    rows = [{"kind": kind, "number": n} for kind in phone.KINDS for n in range(2)]
+    phone.run(2, print, done=rows, keep=lambda rows: pytest.fail("nothing is missing"))
 
 
 def test_the_networks_of_the_phone_differ_as_they_are_called():

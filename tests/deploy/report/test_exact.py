@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from deploy.errors import ConfigError
 from deploy.report.gate import PRIMARY, decide, judge
 from deploy.types import GateRules, Metric, Outcome, Placement, Tier
 from tests.deploy.report.comparisons import INT8, sessions, side, timed
@@ -121,6 +122,20 @@ def test_a_count_that_is_not_a_number_is_invalid(value):
 def test_zero_has_no_ratio_and_is_compared_all_the_same():
     assert count(counted(0), counted(0)).outcome is Outcome.PASS
     assert count(counted(0), counted(5)).outcome is Outcome.REGRESSED
+
+
+@pytest.mark.parametrize(
+    ("allow", "said"),
+    [
+        ({"byte": 0.1}, "allows 'byte', which is no metric"),
+        ({"latency_ms": 0.1}, "allows 'latency_ms', which is no metric"),
+        ({"bytes": -0.1}, "bytes: -0.1 is no share"),
+        ({"bytes": math.nan}, "bytes: nan is no share"),
+    ],
+)
+def test_an_allowance_that_would_do_nothing_is_refused(allow, said):
+    with pytest.raises(ConfigError, match=said):
+        compare_files(INT8, INT8, allow=allow)
 
 
 def with_more(metric, value):
