@@ -26,7 +26,9 @@ def accept(
 
     Raises ``ConfigError`` where there is none, or the gate's report or the file is wrong.
     """
-    begins = _day(since, "--since") if since else datetime.date.today()
+    # The gate asks for the day in UTC too: what is accepted now must hold now.
+    today = datetime.datetime.now(datetime.UTC).date()
+    begins = _day(since, "--since") if since else today
     made, left = accepted.proposals(
         store.load_gate(gate).verdicts,
         reason=" ".join(reason.split()),

@@ -270,9 +270,9 @@ def _show(certificate: Certificate, ui: Ui) -> None:
             [
                 one.metric.value,
                 f"{len(one.log_ratios)}",
-                f"{one.between_sd:.2%}",
+                _percent(one.between_sd),
                 factors,
-                f"{one.mde:.2%}",
+                _percent(one.mde),
             ]
         )
     pairs = certificate.figures[0].pairs
@@ -292,12 +292,19 @@ def _show(certificate: Certificate, ui: Ui) -> None:
     for note in certificates.notes(certificate):
         ui.say(f"note: {note}")
     first = certificate.figures[0]
+    if first.metric is Metric.INSTRUCTIONS:
+        ui.say("Instructions are counted here: a gate compares them exactly, without this.")
+        return
     default = GateRules().threshold
     word = "can" if first.mde <= default else "cannot"
     ui.say(
         f"A gate on this device {word} be held to {default:.0%} of {first.metric.value}: "
-        f"its minimum detectable effect is {first.mde:.2%}."
+        f"its minimum detectable effect is {_percent(first.mde)}."
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def show_all(where: Path, ui: Ui) -> None:
@@ -324,8 +331,8 @@ def show_all(where: Path, ui: Ui) -> None:
                 one.preset,
                 one.artifact,
                 first.metric.value if first else "-",
-                f"{first.between_sd:.2%}" if first else "-",
-                f"{first.mde:.2%}" if first else "-",
+                _percent(first.between_sd) if first else "-",
+                _percent(first.mde) if first else "-",
                 "not known" if age is None else f"{age:.0f} days",
             ]
         )

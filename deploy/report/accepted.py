@@ -24,7 +24,7 @@ from deploy.files import write_text
 from deploy.types import Acceptance, Model, Outcome, Verdict
 
 FILE_NAME = "pocketship-accepted.yaml"
-NEVER = ("parity", "case", "device")
+NEVER = ("parity", "case", "artifact", "device")
 """Metrics of verdicts that are no change of a figure: nobody can sign them off."""
 
 _HEADER = """\
@@ -336,7 +336,10 @@ def _last_line(node: yaml.Node) -> int:
 
 
 def _as_text(entry: Acceptance, indent: int, end: str = "\n") -> str:
-    text = yaml.safe_dump(entry.model_dump(), sort_keys=False, allow_unicode=True, width=10_000)
+    values = entry.model_dump()
+    # YAML and Python see line ends in several characters that are none to the other: escape those.
+    plain = all(value.isprintable() for value in values.values() if isinstance(value, str))
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=plain, width=10_000)
     first, *others = text.splitlines()
     margin = " " * indent
     return "".join([f"{margin}- {first}{end}", *(f"{margin}  {line}{end}" for line in others)])
