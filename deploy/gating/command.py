@@ -66,7 +66,7 @@ def gate(base: str, head: str, ui: Session, options: Options) -> int:
     with held(place.root):
         ui.log_to(place.root / "log.txt")
         ui.progress(f"gate folder {place.root}")
-        ui.resume_hint = f"What is measured is kept; go on with: {_again()}"
+        ui.resume_hint = f"What is measured is kept; go on with: {_again(asked, options)}"
         answer = comparing.compare(asked, place, ui.progress)
     for line in words.lines(answer.report, answer.notes):
         ui.say(line)
@@ -194,6 +194,9 @@ def _reports(asked: Comparison) -> Path:
     return _DEFAULT_REPORTS
 
 
-def _again() -> str:
+def _again(asked: Comparison, options: Options) -> str:
     given = sys.argv[1:]
+    if options.history is not None and asked.history is not None:
+        # A URL may hold a password, which belongs into no log.
+        given = [word.replace(options.history, asked.history.shown) for word in given]
     return shlex.join(["pocketship", *given, *(() if "--resume" in given else ("--resume",))])

@@ -345,3 +345,26 @@ def test_a_revision_without_its_pipelines_name_says_what_to_give(
     answer = call("gate", "main", finished.root)
     assert answer.code == 2
     assert "--pipeline FILE" in answer.last
+
+
+def test_the_hint_to_go_on_never_shows_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deploy.gating import command as command_
+    from deploy.gating.comparing import Comparison, Overrides
+    from deploy.gating.folder import Wanted
+    from deploy.gating.meeting import Filter
+    from deploy.history import address
+
+    url = "postgresql://me:s3cret@db.example.org/history"
+    asked = Comparison(
+        Wanted(base="main", head="p.yaml", working_folder="/"),
+        None,
+        Overrides(),
+        Filter(),
+        history=address.parse(url),
+    )
+    options = command_.Options(history=url)
+    for words in (["--history", url], [f"--history={url}"]):
+        monkeypatch.setattr("sys.argv", ["pocketship", "gate", "main", "p.yaml", *words])
+        hint = command_._again(asked, options)
+        assert "s3cret" not in hint
+        assert hint.endswith("--resume")
