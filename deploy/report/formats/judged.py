@@ -224,10 +224,13 @@ def percent(ratio: float) -> str:
     return f"{sign}{f'{share:,.1f}' if share >= 1 else figures.significant(share, 2)} %"
 
 
-def reason(verdict: Verdict) -> str:
-    """Why a verdict is what it is, with who signed off a change that was accepted."""
-    said = why(verdict.reason)
-    return f"accepted: {plain(verdict.accepted)} ({said})" if verdict.accepted else said
+def reason(verdict: Verdict, most: int | None = None) -> str:
+    """Why a verdict is what it is, with who signed off a change that was accepted.
+
+    Of longer texts about ``most`` characters are looked at.
+    """
+    said = why(verdict.reason[:most])
+    return f"accepted: {plain(verdict.accepted[:most])} ({said})" if verdict.accepted else said
 
 
 def sentence(line: Line) -> str:
