@@ -105,7 +105,9 @@ def _document(shown: Judged, room: _Room, link: str) -> str:
         parts.append(_left_out(left, "table") if left > 0 else "")
     if held:
         label = _held(shown, len(held))
-        body = _rows("What holds", held, room.folded)
+        body = _rows(
+            "What does not count" if shown.kind == "gate" else "What holds", held, room.folded
+        )
         parts.append(f"<details><summary>{label}</summary>\n\n{body}\n\n</details>")
     parts.append("\n".join(f"- *{tier}*: {escape(TIERS[tier])}" for tier in shown.tiers()))
     parts.append(_foot(shown, link))
@@ -114,12 +116,13 @@ def _document(shown: Judged, room: _Room, link: str) -> str:
 
 def _held(shown: Judged, count: int) -> str:
     if shown.kind == "gate":
-        return f"{count} figure{'' if count == 1 else 's'} without a change that counts"
+        return f"{count} check{'' if count == 1 else 's'} without a change that counts"
     return "1 check holds" if count == 1 else f"{count} checks hold"
 
 
 def _changed(line: Line) -> bool:
-    return line.verdict.outcome is not Outcome.PASS or bool(line.verdict.accepted)
+    verdict = line.verdict
+    return bool(verdict.accepted) or (verdict.outcome is not Outcome.PASS and not line.open)
 
 
 def _intro(shown: Judged) -> list[str]:
@@ -187,11 +190,10 @@ def _metric(line: Line) -> Cell:
 
 
 def _limit(line: Line) -> str:
-    limit = line.verdict.limit
-    # Of an exact comparison the limit is the base's figure, which the row has already.
-    if limit is None or limit == line.verdict.base_value:
+    # Where a base is, its figure and the reason say what was let pass.
+    if line.verdict.limit is None or line.verdict.base_value is not None:
         return ""
-    return figures.limit(limit)
+    return figures.limit(line.verdict.limit)
 
 
 def _cell(text: str, tier: object = None) -> Cell:

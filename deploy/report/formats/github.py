@@ -36,6 +36,8 @@ def workflow_commands(report: Report | GateReport) -> str:
     shown = judged(report)
     kinds: dict[str, list[str]] = {}
     for line in shown.lines:
+        if line.open:
+            continue
         if line.verdict.outcome is not Outcome.PASS or line.verdict.accepted:
             kind = _KINDS[line.verdict.outcome]
             kinds.setdefault(kind, []).append(_annotation(kind, _title(line), sentence(line)))

@@ -1,9 +1,14 @@
 """The registry, the files in a report's folder, and ``pocketship report FOLDER --format``."""
 
+import subprocess
+import sys
+
 import pytest
 
-from deploy.report import formats, store
+from deploy.report import formats, gate, store
 from deploy.report.formats.comment import marks
+from deploy.types import Outcome
+from tests.deploy.conftest import environment
 from tests.deploy.report import factory, gate_factory
 
 REPORTS = [factory.report(), gate_factory.gate_report()]
@@ -70,3 +75,41 @@ def test_options_of_a_format_need_one(call, tmp_path):
     answer = call("report", tmp_path, "-o", "x")
     assert answer.code == 2
     assert "go with --format" in answer.err
+
+
+@pytest.mark.parametrize("outcome", [Outcome.INVALID, Outcome.INCONCLUSIVE])
+def test_what_the_gate_does_not_count_turns_no_format_red(outcome):
+    """A secondary metric with too few sessions: as each gate on the emulated phone has one."""
+    held = gate_factory.verdict(source=gate.PRIMARY)
+    open_ = gate_factory.verdict(outcome, source=gate.SECONDARY, metric="peak_rss_kib")
+    found = (open_, held)
+    assert gate.decide(found) == (Outcome.PASS, 0)
+    report = gate_factory.gate_report(verdicts=found, outcome=Outcome.PASS, exit_code=0)
+    assert formats.formatted(report, "github") == ""
+    xml = formats.formatted(report, "junit")
+    assert 'failures="0" errors="0" skipped="1"' in xml
+    text = formats.formatted(report, "comment")
+    assert "### What changed" not in text
+    assert text.index("<details>") < text.index(f"| {outcome} |") < text.index("</details>")
+
+
+def test_what_decided_stands_first():
+    files = gate_factory.verdict(Outcome.REGRESSED, subject="int8.executorch", metric="bytes")
+    decided = gate_factory.verdict(Outcome.REGRESSED, source=gate.PRIMARY)
+    report = gate_factory.gate_report(verdicts=(files, decided))
+    text = formats.formatted(report, "comment")
+    assert text.index("Steady inference") < text.index("| File |")
+
+
+def test_giving_a_report_needs_none_of_the_runtimes():
+    """The workflow that comments for forks installs a few packages only (docs/ci.md)."""
+    script = (
+        "import sys, deploy.sharing, deploy.cli\n"
+        "print({m.partition('.')[0] for m in sys.modules} & "
+        "{'torch', 'executorch', 'onnx', 'onnxruntime', 'coremltools', 'yaml', "
+        "'sqlalchemy', 'plotly', 'adbutils', 'adb_shell'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment()
+    )
+    assert done.stdout == "set()\n", done.stderr

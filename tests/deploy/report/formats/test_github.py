@@ -39,8 +39,7 @@ def test_each_outcome_has_its_kind():
     ]
     assert found[0][1:] == (
         "REGRESSED: int8.executorch@emulated-arm64/t1: instructions",
-        "84,664,336 → 155,330,255 instructions (+83.5 %, emulator), limit 84,664,336: more than "
-        "the base; exact",
+        "84,664,336 → 155,330,255 instructions (+83.5 %, emulator): more than the base; exact",
     )
     assert "accepted: Ada Lovelace" in found[-1][2]
 

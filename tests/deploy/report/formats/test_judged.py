@@ -1,5 +1,6 @@
 import pytest
 
+from deploy.report import gate
 from deploy.report.formats.judged import FILES, change, judged, percent
 from deploy.types import Outcome, Tier
 from tests.deploy.report import factory, gate_factory
@@ -34,9 +35,13 @@ def test_a_verdict_without_a_tier_has_that_of_its_figure():
 
 def test_the_headline_of_a_gate_counts_every_kind():
     assert judged(gate_factory.gate_report()).headline == (
-        "REGRESSED: of 6 figures 2 got worse, 1 could not be judged, 1 undecided, 1 got better, "
+        "REGRESSED: of 6 checks 2 got worse, 1 could not be judged, 1 undecided, 1 got better, "
         "1 without a change that counts; 1 accepted on purpose. Exit code 8."
     )
+    open_ = gate_factory.verdict(Outcome.INVALID, source=gate.SECONDARY)
+    more = gate_factory.gate_report(verdicts=(*gate_factory.verdicts(), open_))
+    assert "1 could not be judged" in judged(more).headline
+    assert "1 secondary without a verdict;" in judged(more).headline
     empty = gate_factory.gate_report(verdicts=(), outcome=Outcome.INVALID, exit_code=7)
     assert judged(empty).headline == "INVALID: nothing was compared. Exit code 7."
 
