@@ -8,6 +8,7 @@ parity (docs/accepted.md).
 from __future__ import annotations
 
 import datetime
+import decimal
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -258,14 +259,11 @@ def _entry(**values: object) -> Acceptance:
 
 def _outwards(verdict: Verdict, change: float) -> float:
     low, high = verdict.paired.interval if verdict.paired else (change, change)
-    digits = 4
-    if change < 1:
-        far = min(low, change)
-        scale = 10.0 ** (digits - 1 - math.floor(math.log10(far)))
-        return math.floor(far * scale) / scale
-    far = max(high, change)
-    scale = 10.0 ** (digits - 1 - math.floor(math.log10(far)))
-    return math.ceil(far * scale) / scale
+    falls = change < 1
+    far = min(low, change) if falls else max(high, change)
+    rounding = decimal.ROUND_FLOOR if falls else decimal.ROUND_CEILING
+    # On the digits that are printed: 1.08 stays 1.08, and nothing is rounded inwards.
+    return float(decimal.Context(prec=4, rounding=rounding).create_decimal(repr(far)))
 
 
 def extend(path: Path, entries: Sequence[Acceptance]) -> None:
