@@ -88,6 +88,8 @@ def plain(text: object) -> str:
     of obeyed; letters of right-to-left scripts stay.
     """
     words = " ".join(str(text).split())
+    if words.isprintable():  # So it holds none of these characters: by far the most frequent case.
+        return words
     return "".join(
         f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c).startswith("C") else c for c in words
     )

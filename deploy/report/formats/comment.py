@@ -21,6 +21,7 @@ _MARK = re.compile(r"<!-- pocketship-comment: [\w. /-]{1,120} -->")
 
 _ROWS, _FOLDED = 25, 100
 _NAME, _REASON = 120, 300
+_SHORTEST_ROW = 40
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def comment(report: Report | GateReport, *, link: str = "", key: str = "") -> st
 def document(report: Report | GateReport, *, link: str = "", most: int) -> str:
     """The same without a mark and with every row, in at most ``most`` bytes."""
     shown = judged(report)
-    every = len(shown.lines)
-    room = _Room(rows=every, folded=every, lines=every + len(shown.accepted), tables=100)
+    every = min(len(shown.lines) + len(shown.accepted), most // _SHORTEST_ROW)
+    room = _Room(rows=every, folded=every, lines=max(every, 12), tables=100)
     return fitting(shown, room, most, link=link)
 
 
@@ -60,16 +61,27 @@ def marks(body: str) -> str:
 
 
 def fitting(shown: Judged, room: _Room, most: int, *, link: str, head: str = "") -> str:
-    """The longest document that stays below ``most`` bytes, by halving what is shown of each."""
+    """A document below ``most`` bytes that shows as much of each as fits, in a few attempts."""
+    changed = sum(map(_changed, shown.lines))
+    room = _Room(
+        rows=min(room.rows, changed),
+        folded=min(room.folded, len(shown.lines) - changed),
+        lines=room.lines,
+        tables=min(room.tables, len(shown.tables)),
+    )
     while True:
         text = head + _document(shown, room, link)
-        if len(text.encode("utf-8")) < most or room == _Room(0, 0, 0, 0):
+        size = len(text.encode("utf-8"))
+        if size < most or room == _Room(0, 0, 0, 0):
             return text
+        # By its share where rows are many and alike, by half where they are not.
+        part = min(0.9 * most / size, 0.9) if size < 8 * most else 0.1
         # What holds is dropped first, what changed last.
         if room.folded or room.tables:
-            room = _Room(room.rows, room.folded // 2, room.lines, room.tables // 2)
+            folded = int(room.folded * part) if room.folded > 8 else 0
+            room = _Room(room.rows, folded, room.lines, room.tables // 2)
         else:
-            room = _Room(room.rows // 2, 0, room.lines // 2, 0)
+            room = _Room(int(room.rows * part), 0, int(room.lines * part), 0)
 
 
 def _document(shown: Judged, room: _Room, link: str) -> str:
@@ -78,7 +90,7 @@ def _document(shown: Judged, room: _Room, link: str) -> str:
     parts = [
         f"## {shown.outcome}: {code(_cut(shown.name, _NAME))}",
         f"**{escape(shown.headline)}**",
-        "\n".join(f"- {escape(_cut(text, _REASON))}" for text in _intro(shown)[: room.lines]),
+        "\n".join(f"- {escape(_short(text, _REASON))}" for text in _intro(shown)[: room.lines]),
     ]
     if changed:
         label = "What changed" if shown.kind == "gate" else "What does not hold"
@@ -93,7 +105,9 @@ def _document(shown: Judged, room: _Room, link: str) -> str:
         parts.append(_left_out(left, "table") if left > 0 else "")
     if held:
         label = _held(shown, len(held))
-        body = _rows("What holds", held, room.folded)
+        body = _rows(
+            "What does not count" if shown.kind == "gate" else "What holds", held, room.folded
+        )
         parts.append(f"<details><summary>{label}</summary>\n\n{body}\n\n</details>")
     parts.append("\n".join(f"- *{tier}*: {escape(TIERS[tier])}" for tier in shown.tiers()))
     parts.append(_foot(shown, link))
@@ -102,12 +116,13 @@ def _document(shown: Judged, room: _Room, link: str) -> str:
 
 def _held(shown: Judged, count: int) -> str:
     if shown.kind == "gate":
-        return f"{count} figure{'' if count == 1 else 's'} without a change that counts"
+        return f"{count} check{'' if count == 1 else 's'} without a change that counts"
     return "1 check holds" if count == 1 else f"{count} checks hold"
 
 
 def _changed(line: Line) -> bool:
-    return line.verdict.outcome is not Outcome.PASS or bool(line.verdict.accepted)
+    verdict = line.verdict
+    return bool(verdict.accepted) or (verdict.outcome is not Outcome.PASS and not line.open)
 
 
 def _intro(shown: Judged) -> list[str]:
@@ -120,7 +135,7 @@ def _intro(shown: Judged) -> list[str]:
         if info:
             about += [text for text in (info.model, info.os_build) if text]
         state = "" if run.status == "ok" else f": {run.status}: {run.reason or 'no reason given'}"
-        told.append(f"{plain(run.profile.name)} ({plain(', '.join(about))}){plain(state)}")
+        told.append(f"{run.profile.name} ({', '.join(_short(a, _NAME) for a in about)}){state}")
     if shown.kind == "gate":
         told = [f"{label}: {value}" for label, value in shown.facts[:2]] + told
     return told
@@ -151,7 +166,7 @@ def _table(caption: str, lines: Sequence[Line]) -> Table:
         (Column("Figure", number=True), [_cell(figure(o.verdict), o.tier) for o in lines]),
         (Column("Change", number=True), [_cell(change(line.verdict)) for line in lines]),
         (Column("Limit", number=True), [_cell(_limit(line)) for line in lines]),
-        (Column("Why"), [Cell(_cut(reason(line.verdict), _REASON)) for line in lines]),
+        (Column("Why"), [Cell(_cut(reason(line.verdict, 2 * _REASON), _REASON)) for line in lines]),
     ]
     # A run compares with limits only, a gate often with the base only.
     used = [(c, cells) for c, cells in columns if any(cell != nothing() for cell in cells)]
@@ -163,23 +178,22 @@ def _table(caption: str, lines: Sequence[Line]) -> Table:
 
 
 def _subject(line: Line) -> Cell:
-    subject = plain(line.verdict.subject)
+    subject = _short(line.verdict.subject, _NAME)
     if line.device != FILES and subject.endswith("/t1"):
         subject = subject.removesuffix("/t1")
-    return name(_cut(subject, _NAME))
+    return name(subject)
 
 
 def _metric(line: Line) -> Cell:
     metric = line.verdict.metric
-    return Cell(_cut(plain(figures.TITLES.get(metric, metric)), _NAME))
+    return Cell(_short(figures.TITLES.get(metric, metric), _NAME))
 
 
 def _limit(line: Line) -> str:
-    limit = line.verdict.limit
-    # Of an exact comparison the limit is the base's figure, which the row has already.
-    if limit is None or limit == line.verdict.base_value:
+    # Where a base is, its figure and the reason say what was let pass.
+    if line.verdict.limit is None or line.verdict.base_value is not None:
         return ""
-    return figures.limit(limit)
+    return figures.limit(line.verdict.limit)
 
 
 def _cell(text: str, tier: object = None) -> Cell:
@@ -190,9 +204,9 @@ def _cell(text: str, tier: object = None) -> Cell:
 
 def _accepted(accepted: Sequence[Acceptance], most: int) -> str:
     lines = [
-        f"- {code(_cut(plain(one.subject), _NAME))}, {code(_cut(plain(one.metric), _NAME))}: up to "
+        f"- {code(_short(one.subject, _NAME))}, {code(_short(one.metric, _NAME))}: up to "
         f"{figures.limit(one.up_to)} times the base until {one.until}, "
-        f"{escape(_cut(plain(one.by), _NAME))}: {escape(_cut(plain(one.reason), _REASON))}"
+        f"{escape(_short(one.by, _NAME))}: {escape(_short(one.reason, _REASON))}"
         for one in accepted
     ]
     if left := len(lines) - most:
@@ -211,6 +225,11 @@ def _key(text: str) -> str:
     """What can stand in an HTML comment: it must not end there, nor hold two hyphens in a row."""
     safe = re.sub(r"[^A-Za-z0-9_. /-]", "_", plain(text))
     return re.sub(r"-{2,}", "-", safe).strip(" -")[:120].strip(" -") or "_"
+
+
+def _short(text: str, most: int) -> str:
+    # Cut before and after: names of characters that are not shown are longer than these are.
+    return _cut(plain(text[: 2 * most]), most)
 
 
 def _cut(text: str, most: int) -> str:

@@ -36,6 +36,8 @@ def workflow_commands(report: Report | GateReport) -> str:
     shown = judged(report)
     kinds: dict[str, list[str]] = {}
     for line in shown.lines:
+        if line.open:
+            continue
         if line.verdict.outcome is not Outcome.PASS or line.verdict.accepted:
             kind = _KINDS[line.verdict.outcome]
             kinds.setdefault(kind, []).append(_annotation(kind, _title(line), sentence(line)))
@@ -51,6 +53,8 @@ def workflow_commands(report: Report | GateReport) -> str:
 
 def summary(report: Report | GateReport, *, link: str = "") -> str:
     """Markdown for ``$GITHUB_STEP_SUMMARY``: the whole report where it fits, else what is below."""
+    if isinstance(report, GateReport):
+        return comment.document(report, link=link, most=SUMMARY_MAX_BYTES)
     # A picture beside report.md cannot be seen from there. No text of a model or device can look
     # like one: its brackets are escaped.
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)\n+", "", markdown(report, link=link))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from deploy.report import figures, words
+from deploy.report import figures, gate, words
 from deploy.report.tables import Table, plain, summary, why
 from deploy.types import Acceptance, Case, DeviceRun, GateReport, Outcome, Report, Tier, Verdict
 
@@ -37,6 +37,21 @@ class Line:
     verdict: Verdict
     device: str
     tier: Tier
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing was found of a figure that decides nothing: of a secondary metric.
+
+        The gate's outcome does not count it (:func:`deploy.report.gate.decide`).
+        """
+        undecided = self.verdict.outcome in (Outcome.INVALID, Outcome.INCONCLUSIVE)
+        return undecided and self.verdict.source == gate.SECONDARY
+
+    @property
+    def weight(self) -> tuple[bool, int, bool]:
+        """Sorts the worst first, what decided before the rest, what is open last."""
+        primary = self.verdict.source == gate.PRIMARY
+        return self.open, WORST_FIRST.index(self.verdict.outcome), not primary
 
 
 @dataclass(frozen=True)
@@ -75,8 +90,9 @@ class Judged:
 
     @property
     def troubles(self) -> tuple[Line, ...]:
-        """The verdicts that do not hold."""
-        return tuple(one for one in self.lines if one.verdict.outcome in WORST_FIRST[:3])
+        """The verdicts that do not hold and count."""
+        wrong = (one for one in self.lines if one.verdict.outcome in WORST_FIRST[:3])
+        return tuple(one for one in wrong if not one.open)
 
     def tiers(self) -> tuple[Tier, ...]:
         """The tiers that occur, for a legend."""
@@ -115,20 +131,22 @@ def _of_run(report: Report) -> Judged:
 def _of_gate(report: GateReport) -> Judged:
     sides = []
     for label, side in (("Base", report.base), ("Head", report.head)):
-        at = f" ({side.commit[:12]})" if side.commit else ""
+        edited = "+" if (side.commit or "").endswith("+") else ""  # Not what was committed.
+        at = f" ({side.commit[:12]}{edited})" if side.commit else ""
         sides.append((label, f"{side.label}{at}"))
     pairs = 1 + max((session.pair for session in report.sessions), default=-1)
     if pairs:
         sides.append(("Pairs of sessions", str(pairs)))
     devices = () if report.device is None else (report.device,)
     cases = {session.case.id: session.case for session in report.sessions}
+    lines = _lines(report.verdicts, cases, devices)
     return Judged(
         kind="gate",
         name=f"{plain(report.base.label)} → {plain(report.head.label)}",
         place=plain(report.device.profile.name) if report.device else FILES,
-        headline=_gate_headline(report),
+        headline=_gate_headline(report, lines),
         facts=_facts(report, sides),
-        lines=_lines(report.verdicts, cases, devices),
+        lines=lines,
         devices=devices,
         cases=tuple(Shown(s.case, s.side, s.pair, s.order) for s in report.sessions),
         accepted=report.accepted,
@@ -162,7 +180,7 @@ def _lines(
         # Reports of version 1 have no tier in a verdict.
         tier = verdict.tier or measured.get((verdict.subject, verdict.metric))
         found.append(Line(verdict, device, tier or tiers.get(device, Tier.HOST)))
-    return tuple(sorted(found, key=lambda line: WORST_FIRST.index(line.verdict.outcome)))
+    return tuple(sorted(found, key=lambda line: line.weight))
 
 
 def _device(verdict: Verdict, cases: Mapping[str, Case], tiers: Mapping[str, Tier]) -> str:
@@ -176,14 +194,15 @@ def _device(verdict: Verdict, cases: Mapping[str, Case], tiers: Mapping[str, Tie
     return name if at and slash and name else FILES
 
 
-def _gate_headline(report: GateReport) -> str:
-    judged_ = len(report.verdicts)
-    if not judged_:
+def _gate_headline(report: GateReport, lines: tuple[Line, ...]) -> str:
+    if not lines:
         return f"{report.outcome}: nothing was compared. Exit code {report.exit_code}."
-    counts = [(sum(v.outcome is one for v in report.verdicts), one) for one in WORST_FIRST]
-    told = [f"{count} {_SAID[one]}" for count, one in counts if count]
-    what = f"of {judged_} figure{'' if judged_ == 1 else 's'} {', '.join(told)}"
-    accepted = sum(bool(verdict.accepted) for verdict in report.verdicts)
+    kinds = [line.verdict.outcome for line in lines if not line.open]
+    told = [f"{kinds.count(one)} {_SAID[one]}" for one in WORST_FIRST if one in kinds]
+    left = len(lines) - len(kinds)
+    told += [f"{left} secondary without a verdict"] if left else []
+    what = f"of {len(lines)} check{'' if len(lines) == 1 else 's'} {', '.join(told)}"
+    accepted = sum(bool(line.verdict.accepted) for line in lines)
     more = f"; {accepted} accepted on purpose" if accepted else ""
     return f"{report.outcome}: {what}{more}. Exit code {report.exit_code}."
 
@@ -224,10 +243,13 @@ def percent(ratio: float) -> str:
     return f"{sign}{f'{share:,.1f}' if share >= 1 else figures.significant(share, 2)} %"
 
 
-def reason(verdict: Verdict) -> str:
-    """Why a verdict is what it is, with who signed off a change that was accepted."""
-    said = why(verdict.reason)
-    return f"accepted: {plain(verdict.accepted)} ({said})" if verdict.accepted else said
+def reason(verdict: Verdict, most: int | None = None) -> str:
+    """Why a verdict is what it is, with who signed off a change that was accepted.
+
+    Of longer texts about ``most`` characters are looked at.
+    """
+    said = why(verdict.reason[:most])
+    return f"accepted: {plain(verdict.accepted[:most])} ({said})" if verdict.accepted else said
 
 
 def sentence(line: Line) -> str:
@@ -237,6 +259,6 @@ def sentence(line: Line) -> str:
     if shown := figure(verdict):
         more = ", ".join(part for part in (change(verdict), str(line.tier)) if part)
         parts.append(f"{shown} ({more})")
-    if verdict.limit is not None:
+    if verdict.limit is not None and verdict.base_value is None:
         parts.append(f"limit {figures.limit(verdict.limit)}")
     return ": ".join(part for part in (", ".join(parts), reason(verdict)) if part)

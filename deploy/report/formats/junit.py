@@ -3,7 +3,7 @@
 ``REGRESSED`` is a failure and ``INVALID`` an error (nothing was found out, through no fault of the
 model). ``INCONCLUSIVE`` is skipped: it is neither right nor wrong, and calling it a failure would
 tell a team of a regression that nobody measured. What stops such a build is the exit code of the
-command.
+command. So is a secondary metric of which nothing was found out: the gate does not count it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ _TAG = {
 }
 
 
+def _tag(line: Line) -> str | None:
+    return "skipped" if line.open else _TAG.get(line.verdict.outcome)
+
+
 def junit(report: Report | GateReport) -> str:
     """The XML document. Attributes are those of the schema of Jenkins' xUnit plugin (junit-10)."""
     shown = judged(report)
@@ -51,7 +55,7 @@ def _suite(
 ) -> ElementTree.Element:
     suite = ElementTree.Element("testsuite", name=plain(device))
     _count(suite, lines)
-    suite.set("skipped", str(sum(_TAG.get(o.verdict.outcome) == "skipped" for o in lines)))
+    suite.set("skipped", str(sum(_tag(one) == "skipped" for one in lines)))
     # The schema of Ant's reports takes no time zone here.
     if stamp := re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", shown.created_utc):
         suite.set("timestamp", stamp[0])
@@ -69,7 +73,7 @@ def _suite(
 
 
 def _count(element: ElementTree.Element, lines: Sequence[Line]) -> None:
-    kinds = [_TAG.get(line.verdict.outcome) for line in lines]
+    kinds = [_tag(line) for line in lines]
     element.set("tests", str(len(lines)))
     element.set("failures", str(kinds.count("failure")))
     element.set("errors", str(kinds.count("error")))
@@ -111,7 +115,7 @@ def _case(line: Line, title: str) -> ElementTree.Element:
     verdict = line.verdict
     case = ElementTree.Element("testcase", classname=plain(verdict.subject), name=title)
     told = sentence(line)
-    if tag := _TAG.get(verdict.outcome):
+    if tag := _tag(line):
         kind = str(verdict.outcome)
         found = ElementTree.SubElement(case, tag, type=kind, message=f"{kind}: {told}")
         found.text = "\n".join(["", *_evidence(line), ""])
