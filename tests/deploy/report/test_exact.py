@@ -98,11 +98,26 @@ def test_one_session_a_side_is_enough_where_counts_are_exact():
 
 
 def test_counts_that_vary_between_sessions_are_not_exact_unless_they_are_apart():
-    base = counted(1000, 1010)
-    assert count(base, counted(1005, 1020)).outcome is Outcome.INVALID
-    assert "not exact here" in count(base, counted(1005, 1020)).reason
-    assert count(base, counted(1100, 1120)).outcome is Outcome.REGRESSED
-    assert count(base, counted(1005, 1020), allow={"instructions": 0.05}).outcome is Outcome.PASS
+    base, near = counted(100e6, 101e6), counted(100.5e6, 102e6)
+    assert count(base, near).outcome is Outcome.INVALID
+    assert "not exact here" in count(base, near).reason
+    assert count(base, counted(110e6, 112e6)).outcome is Outcome.REGRESSED
+    assert count(base, near, allow={"instructions": 0.05}).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        (10_400, Outcome.PASS),
+        (-10_544, Outcome.PASS),
+        (20_001, Outcome.REGRESSED),
+        (-20_001, Outcome.IMPROVED),
+    ],
+)
+def test_one_interrupt_more_is_no_change_of_a_small_model(change, outcome):
+    verdict = count(counted(2_041_488), counted(2_041_488 + change))
+    assert (verdict.outcome, verdict.limit) == (outcome, 2_061_488)
+    assert "20,000 instructions are let pass" in verdict.reason
 
 
 def test_instructions_of_a_real_phone_are_noisy():
@@ -121,7 +136,7 @@ def test_a_count_that_is_not_a_number_is_invalid(value):
 
 def test_zero_has_no_ratio_and_is_compared_all_the_same():
     assert count(counted(0), counted(0)).outcome is Outcome.PASS
-    assert count(counted(0), counted(5)).outcome is Outcome.REGRESSED
+    assert count(counted(0), counted(5e6)).outcome is Outcome.REGRESSED
 
 
 @pytest.mark.parametrize(
@@ -145,7 +160,7 @@ def with_more(metric, value):
 
 @pytest.mark.parametrize("metric", [Metric.LOAD_INSTRUCTIONS, Metric.OUTPUT_MAX_ABS_DIFF])
 def test_what_is_judged_on_request_only(metric):
-    both = sessions(with_more(metric, 1.0), with_more(metric, 1.2))
+    both = sessions(with_more(metric, 1e6), with_more(metric, 1.2e6))
     silent = judge(side(), side(), both, rules=GateRules())
     assert [v.metric for v in silent] == ["instructions"]
     asked = judge(side(), side(), both, rules=GateRules(allow={metric: 0.1}))
