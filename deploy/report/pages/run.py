@@ -1,0 +1,132 @@
+"""The site of one run, in its folder: the verdict first, then a page for each question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.report import changes, devices, ledger, sections, waterfall, words
+from deploy.report.pages import device as device_page
+from deploy.report.pages import pareto, site, trends
+from deploy.report.pages.site import INDEX, Link
+from deploy.report.series import Series
+from deploy.report.tables import plain, summary, words_of
+from deploy.types import Report, Status
+
+COMPRESSION = "compression.html"
+TRENDS = "trends.html"
+CHECKS = "checks.html"
+NO_HISTORY = "This run was made without a history of earlier ones, so there is nothing to compare."
+
+
+def write(
+    report: Report,
+    folder: Path,
+    *,
+    series: Sequence[Series] = (),
+    without_series: str = NO_HISTORY,
+) -> Path:
+    """Write the site of ``report`` into ``folder``; return the path of its ``index.html``."""
+    pages = build(report, series=series, without_series=without_series)
+    return site.write(pages, folder, stale="device-*.html")
+
+
+def build(
+    report: Report, *, series: Sequence[Series] = (), without_series: str = NO_HISTORY
+) -> dict[str, str]:
+    """Every page of the site by its file name; ``without_series`` says why there is no trend."""
+    found = devices.sections(report)
+    files = {
+        name: f"device-{slug}.html"
+        for name, slug in site.slugs(run.profile.name for run in report.devices).items()
+    }
+    named = [files[run.profile.name] for run in report.devices]
+    links = [
+        Link(INDEX, "Overview"),
+        *(Link(file, section.name) for file, section in zip(named, found, strict=True)),
+        Link(COMPRESSION, "Compression"),
+        Link(TRENDS, "Trends"),
+        Link(CHECKS, "Checks"),
+    ]
+    common = {
+        "run": plain(report.run_id),
+        "created": plain(report.created_utc),
+        "pipeline": plain(report.pipeline),
+        "outcome": str(report.outcome),
+        "tone": site.tone(report.outcome),
+    }
+
+    def page(file: str, template: str, what: str, **content: object) -> str:
+        title = f"{what}: {report.pipeline}" if what else f"{report.pipeline}: {report.outcome}"
+        return site.render(template, page=file, title=title, links=links, **common, **content)
+
+    pages = {
+        INDEX: page(
+            INDEX,
+            "overview.html.j2",
+            "",
+            headline=words.headline(report),
+            troubles=[
+                {
+                    "outcome": str(v.outcome),
+                    "subject": plain(v.subject),
+                    "metric": plain(v.metric),
+                    "reason": words.evidence(v),
+                }
+                for v in words.troubles(report)
+            ],
+            absences=words.absences(report),
+            changes=changes.sentences(report),
+            summary=summary(report),
+            unpaired=sections.unpaired(report),
+            devices=[
+                {
+                    "href": file,
+                    "name": section.name,
+                    "tier": section.tier,
+                    "description": section.description,
+                    "state": _state(report, run.profile.name, section.status),
+                    "reason": section.reason,
+                }
+                for file, section, run in zip(named, found, report.devices, strict=True)
+            ],
+            tiers=sections.tiers(report),
+        )
+    }
+    for file, section, run in zip(named, found, report.devices, strict=True):
+        content = device_page.content(report, run)
+        pages[file] = page(file, "device.html.j2", section.name, device=section, **content)
+    pages[COMPRESSION] = page(
+        COMPRESSION,
+        "compression.html.j2",
+        "Compression",
+        waterfall=waterfall.waterfall(report),
+        ledger=[table for table in (ledger.bought(report), ledger.judged(report)) if table],
+        warnings=ledger.warnings(report),
+        pareto=pareto.plots(report),
+    )
+    pages[TRENDS] = page(
+        TRENDS,
+        "trends.html.j2",
+        "Trends",
+        trends=[trends.trend(number, one) for number, one in enumerate(series)],
+        reason="" if series else plain(without_series),
+    )
+    pages[CHECKS] = page(
+        CHECKS,
+        "checks.html.j2",
+        "Checks",
+        verdicts=sections.verdicts(report),
+        artifacts=sections.artifacts(report),
+        parity=sections.parity(report),
+        provenance=sections.provenance(report),
+    )
+    return pages
+
+
+def _state(report: Report, device: str, status: Status) -> str:
+    if status is not Status.OK:
+        return words_of(status)
+    here = [case for case in report.cases if case.device == device]
+    ran = sum(case.status is Status.OK for case in here)
+    return f"{ran} of {len(here)} cases measured" if here else "no case"
