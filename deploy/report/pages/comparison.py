@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.report import figures
 from deploy.report.pages import site
-from deploy.report.tables import Cell, Column, Table, Tone, missing, name, plain, words_of
+from deploy.report.tables import Cell, Column, Table, Tone, missing, name, nothing, plain, words_of
 from deploy.types import Case, DeviceRun, Measurement, Metric, Report, Tier
 
 FILE = "compare.html"
@@ -152,6 +152,8 @@ def _side(metric: Metric, found: Measurement | None) -> Cell:
 def _ratio(metric: Metric, a: Measurement | None, b: Measurement | None, refused: str) -> Cell:
     if refused:
         return missing("not compared", refused)
+    if not (a and a.samples) and not (b and b.samples):
+        return nothing()  # The cells before it say why.
     if a is None or b is None or a.median is None or b.median is None:
         return missing("no ratio", "one side has no figure")
     if a.median == 0:

@@ -86,7 +86,7 @@ def _forest_of(tier: Tier, rows: Sequence[tuple[Verdict, Paired]]) -> Plot:
         }
         for row, (_, paired) in enumerate(rows)
     ]
-    labels = [label(f"{figures.TITLES.get(v.metric, v.metric)}, {v.subject}", 38) for v, _ in rows]
+    labels = [label(f"{figures.TITLES.get(v.metric, v.metric)}, {_what(v)}", 38) for v, _ in rows]
     layout = {
         "yaxis": rows_axis(labels),
         "xaxis": {"title": {"text": "head against base, %"}, "zeroline": True},
@@ -170,3 +170,9 @@ def sessions(gate: GateReport) -> list[Plot]:
 def _figure_of(session: Session, metric: Metric) -> float | None:
     found = session.case.measurement(metric)
     return found.median if found else None
+
+
+def _what(verdict: Verdict) -> str:
+    """The subject without the device, which all rows share."""
+    artifact, at, place = verdict.subject.partition("@")
+    return f"{artifact} {place.rpartition('/')[2]}" if at else artifact

@@ -15,7 +15,7 @@ from deploy.report.tables import (
     pairs,
     plain,
 )
-from deploy.types import GateReport, Metric, Outcome, Side, Status, Verdict
+from deploy.types import GateReport, Metric, Outcome, Side, Status, Tier, Verdict
 
 _TONES: dict[Outcome, Tone] = {
     Outcome.PASS: "good",
@@ -36,7 +36,6 @@ def verdicts(gate: GateReport) -> Table | None:
             Column("Subject"),
             Column("Metric"),
             Column("Outcome"),
-            Column("Base", number=True),
             Column("Head", number=True),
             Column("Change", number=True),
             Column("Counts from", number=True),
@@ -47,7 +46,8 @@ def verdicts(gate: GateReport) -> Table | None:
         notes=(
             "Change: the median over pairs with its interval where sessions were paired, else head "
             "against base. Counts from: the margin of noisy figures, the limit of exact ones. p: "
-            "one-sided, of the direction that the change has.",
+            "one-sided, of the direction that the change has. The share of the device is the "
+            "smallest change that its noise certificate lets it tell.",
         ),
     )
 
@@ -57,9 +57,9 @@ def _verdict(gate: GateReport, v: Verdict) -> tuple[Cell, ...]:
     change, margin, p = nothing(), nothing(), nothing()
     if paired is not None:
         low, high = (percent(edge) for edge in paired.interval)
-        change = Cell(percent(paired.ratio), f"{low} to {high}; n = {len(paired.ratios)}")
-        mde = f"device's own {figures.share(paired.mde)}" if paired.mde is not None else ""
-        margin = Cell(figures.share(paired.margin), mde or "device not certified")
+        change = Cell(percent(paired.ratio), f"{low} to {high}")
+        own = "not certified" if paired.mde is None else f"device {figures.share(paired.mde)}"
+        margin = Cell(figures.share(paired.margin), own)
         worse = paired.ratio > 1
         p = Cell(
             figures.significant(paired.p_worse if worse else paired.p_better, 2),
@@ -75,15 +75,17 @@ def _verdict(gate: GateReport, v: Verdict) -> tuple[Cell, ...]:
         name(v.subject),
         Cell(plain(figures.title(v.metric))),
         Cell(str(v.outcome), signed, tone=_TONES[v.outcome]),
-        nothing()
-        if v.base_value is None
-        else Cell(figures.figure(v.metric, v.base_value), tier=tier),
-        nothing() if v.value is None else Cell(figures.figure(v.metric, v.value), tier=tier),
+        nothing() if v.value is None else _head(v, tier),
         change,
         margin,
         p,
         Cell(plain(v.reason) or "no reason given", plain(v.source)),
     )
+
+
+def _head(v: Verdict, tier: Tier) -> Cell:
+    before = "" if v.base_value is None else f"base {figures.figure(v.metric, v.base_value)}"
+    return Cell(figures.figure(v.metric, v.value or 0.0), before, tier=tier)
 
 
 def sessions(gate: GateReport) -> Table | None:

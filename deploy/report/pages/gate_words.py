@@ -40,5 +40,5 @@ def sentence(verdict: Verdict) -> str:
     elif verdict.limit is not None:
         parts.append(f"limit {figures.limit(verdict.limit)} {unit}".rstrip())
     reason = plain(verdict.reason) or "no reason given"
-    accepted = f" Signed off: {plain(verdict.accepted)}." if verdict.accepted else ""
+    accepted = f"; signed off {plain(verdict.accepted)}" if verdict.accepted else ""
     return f"{', '.join(parts)}: {reason}{accepted}" if parts else f"{reason}{accepted}"

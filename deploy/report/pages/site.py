@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ class Link:
     text: str
 
 
+@functools.cache
 def environment() -> jinja2.Environment:
     """Templates in which everything is escaped that was not made here."""
     made = jinja2.Environment(

@@ -36,7 +36,7 @@ def trend(number: int, series: Series) -> Trend:
         + (" ".join(told) or "No change point."),
         table=_table(series) if series.points else None,
         notes=(plain(build) + ".", plain(series.method)),
-        reason="" if some else "A line needs two runs, and there are fewer of this figure.",
+        reason="" if some else "a line needs two runs, and there are fewer of this figure",
     )
     if not told and some:
         told = ("No change point was found.",) if series.method else ()

@@ -5,6 +5,7 @@
 (() => {
   const PLOTLY = new URL("plotly.min.js", document.currentScript.src).href;
   const NARROW = 480;
+  const HISTOGRAM_FROM = 8; // Fewer samples are told apart by eye.
   const drawn = new Map(); // canvas -> function that gives {data, layout, height}
   let loading = null;
 
@@ -117,6 +118,7 @@
     const values = samplesOf(row);
     const [start, width, counts] = row.bins;
     const many = values.length > 300;
+    const counted = row.n >= HISTOGRAM_FROM;
     return {
       height: 320,
       data: [
@@ -132,10 +134,10 @@
           width: width ? counts.map(() => width) : undefined,
           hovertemplate: "%{x} samples<extra></extra>", meta: { colour: 5 },
         },
-      ],
+      ].slice(0, counted ? 2 : 1),
       layout: {
-        xaxis: { domain: [0, 0.74], title: { text: "sample" }, zeroline: false },
-        xaxis2: { domain: [0.78, 1], title: { text: "how many" }, nticks: 3 },
+        xaxis: { domain: [0, counted ? 0.74 : 1], title: { text: "sample" }, zeroline: false },
+        ...(counted && { xaxis2: { domain: [0.78, 1], title: { text: "how many" }, nticks: 3 } }),
         yaxis: { title: { text: row.unit }, zeroline: false },
         showlegend: false, bargap: 0.05,
       },
@@ -161,9 +163,11 @@
     };
     const chooseCase = () => {
       const before = metric.selectedOptions[0]?.textContent;
-      const titles = cases[Number(which.value)].rows.map((one) => one.metric);
-      metric.replaceChildren(...titles.map(option));
-      metric.value = String(Math.max(0, titles.indexOf(before)));
+      const { rows } = cases[Number(which.value)];
+      const same = rows.findIndex((one) => one.metric === before);
+      const fullest = rows.findIndex((one) => one.n === Math.max(...rows.map((other) => other.n)));
+      metric.replaceChildren(...rows.map((one, index) => option(one.metric, index)));
+      metric.value = String(same < 0 ? fullest : same);
       tell();
     };
     chooseCase();

@@ -33,7 +33,7 @@ from tests.deploy.report import factory
 HOSTILE = (
     "</script><script>document.title='owned'</script>",
     "<img src=x onerror=\"document.title='owned'\">",
-    "\" onmouseover=\"document.title='owned'\" x=\"",
+    '" onmouseover="document.title=\'owned\'" x="',
     "</style><style>body{display:none}",
     '<a href="https://example.invalid/">link</a>',
     "javascript:document.title='owned'",
@@ -95,9 +95,7 @@ def phone_cases() -> tuple[Case, ...]:
         rows = (
             factory.measured(Metric.LOAD_MS, *noisy(number, centre * 2, 3), tier=Tier.DEVICE),
             factory.measured(Metric.FIRST_MS, *noisy(number, centre * 1.6, 3), tier=Tier.DEVICE),
-            factory.measured(
-                Metric.LATENCY_MS, *noisy(number + 50, centre, 800), tier=Tier.DEVICE
-            ),
+            factory.measured(Metric.LATENCY_MS, *noisy(number + 50, centre, 800), tier=Tier.DEVICE),
             factory.measured(Metric.PEAK_RSS_KIB, 1000.0 * centre, tier=Tier.DEVICE),
             factory.measured(Metric.ENERGY_MJ, centre * 2.1, tier=Tier.DEVICE).model_copy(
                 update={"interval": (centre * 1.9, centre * 2.3)}
@@ -327,42 +325,47 @@ def gate(label: str = "main") -> GateReport:
 
 
 def hostile_report() -> Report:
-    """Every payload as a device's name, a model's name, a reason and a machine's fact."""
+    """Every payload as a model's name, a reason, an operator and a fact; the worst as devices."""
     devices, cases, artifacts, rows = [], [], [], []
-    for number, text in enumerate(HOSTILE):
-        name = f"{text} {number}"
+    for text in (HOSTILE[0], HOSTILE[4]):
         run = phone()
         assert run.info is not None
         info = run.info.model_copy(update={"model": text, "unknown": {"soc": text}})
-        profile = run.profile.model_copy(update={"name": name, "description": text})
+        profile = run.profile.model_copy(update={"name": text, "description": text})
         devices.append(run.model_copy(update={"profile": profile, "info": info}))
-        of = factory.artifact(name, name=name)
-        artifacts.append(of)
-        rows.append(LedgerRow(step=text, parameters=1, program_bytes=9 - number, seconds=1,
-                              quality=factory.quality(metric=text, metric_value=0.1 * number),
-                              warnings=(text,)))  # fmt: skip
-        for case in phone_cases()[:1]:
-            latency = case.measurements[2].model_copy(update={"source": text})
-            energy = factory.unmeasured(Metric.ENERGY_MJ, text, Tier.DEVICE)
-            costs = tuple(
-                row.model_copy(update={"name": text, "backend": text, "layers": (text,)})
-                for row in case.operators
+    for number, text in enumerate(HOSTILE):
+        device = devices[number % 2].profile.name
+        artifacts.append(factory.artifact(text, name=text))
+        row = LedgerRow(step=text, parameters=1, program_bytes=9 - number, seconds=1)
+        quality = factory.quality(metric=text, metric_value=0.1 * number)
+        rows.append(row.model_copy(update={"quality": quality, "warnings": (text,)}))
+        found = phone_cases()[0]
+        latency = found.measurements[2].model_copy(update={"source": text})
+        costs = tuple(
+            row.model_copy(update={"name": text, "backend": text, "layers": (text,)})
+            for row in found.operators[:2]
+        )
+        before = state(600.0 + 100 * number, 30.0, boot=text).model_copy(
+            update={"temperatures_c": {text: 40.0}}
+        )
+        cases.append(
+            found.model_copy(
+                update={
+                    "id": f"{text}@{device}/t1",
+                    "artifact": text,
+                    "device": device,
+                    "measurements": (
+                        latency,
+                        factory.unmeasured(Metric.ENERGY_MJ, text, Tier.DEVICE),
+                    ),
+                    "operators": costs,
+                    "before": before,
+                    "after": before.model_copy(update={"uptime_s": 650.0 + 100 * number}),
+                    "warnings": (text,),
+                }
             )
-            before = state(600.0, 30.0).model_copy(update={"temperatures_c": {text: 40.0}})
-            cases.append(
-                case.model_copy(
-                    update={
-                        "id": f"{name}@{name}/t1",
-                        "artifact": name,
-                        "device": name,
-                        "measurements": (latency, energy),
-                        "operators": costs,
-                        "before": before,
-                        "after": before.model_copy(update={"uptime_s": 700.0}),
-                        "warnings": (text,),
-                    }
-                )
-            )
+        )
+    verdict = factory.report().verdicts[0]
     return factory.report().model_copy(
         update={
             "pipeline": HOSTILE[0],
@@ -376,8 +379,8 @@ def hostile_report() -> Report:
             "comparisons": (),
             "parity": (),
             "verdicts": tuple(
-                Verdict(outcome=Outcome.REGRESSED, subject=text, metric=text, value=1.0, limit=0.5,
-                        source=text, reason=text)
+                verdict.model_copy(update={"outcome": Outcome.REGRESSED, "reason": text}
+                                   | dict.fromkeys(("subject", "metric", "source"), text))
                 for text in HOSTILE
             ),
         }
