@@ -6,22 +6,20 @@ nearly right, the one that was probably meant.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, JsonValue, ValidationError, field_validator
-from pydantic_core import ErrorDetails
 
 import compress.steps  # noqa: F401 - registers them
 from compress.recipe import StepConfig, step_union
-from deploy.errors import ConfigError, first_line
+from deploy import strict_yaml
+from deploy.errors import ConfigError
 from deploy.export.options import Target
-from deploy.types import ARTIFACT_METRICS, Budget, Format, Model
+from deploy.types import ARTIFACT_METRICS, Budget, Format, GateRules, Model
 from deploy.verify.parity import ParityLimits
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -143,6 +141,20 @@ class RecipeConfig(Model):
                 )
 
 
+class GateConfig(GateRules):
+    """What `pocketship gate` takes for a change where this pipeline is its head.
+
+    ``accepted``: the file of changes that were signed off, looked for beside the pipeline file.
+    """
+
+    accepted: Path | None = None
+
+    @property
+    def rules(self) -> GateRules:
+        """The rules alone, as a gate's report keeps them."""
+        return GateRules.model_validate(self.model_dump(exclude={"accepted"}))
+
+
 class PipelineConfig(Model):
     """A whole pipeline file."""
 
@@ -157,6 +169,7 @@ class PipelineConfig(Model):
     devices: tuple[DeviceConfig, ...] = ()
     bench: BenchConfig = BenchConfig()
     budgets: tuple[Budget, ...] = ()
+    gate: GateConfig = GateConfig()
     reports: Path = Path("reports")
 
     @field_validator("devices", mode="before")
@@ -222,7 +235,7 @@ def _repeated(values: Sequence[object]) -> bool:
 
 def load(path: Path) -> PipelineConfig:
     """Read and validate a pipeline file; raises ``ConfigError`` with file, line and key."""
-    data, tree = _parse(path)
+    data, tree = strict_yaml.parse(path, missing="Write one: pocketship init FILE.")
     if not isinstance(data, dict):
         raise ConfigError(
             "is not a mapping", where=str(path), hint="See pocketship init for an example."
@@ -230,7 +243,7 @@ def load(path: Path) -> PipelineConfig:
     try:
         config = PipelineConfig.model_validate(data)
     except ValidationError as error:
-        raise _explain(error.errors()[0], path, tree, len(error.errors())) from error
+        raise strict_yaml.explain(error, path, tree, PipelineConfig) from error
     for complaint in config.complaints():
         raise ConfigError(complaint, where=str(path))
     try:
@@ -238,66 +251,6 @@ def load(path: Path) -> PipelineConfig:
     except ValueError as error:
         raise ConfigError("holds a number that is not finite", where=str(path)) from error
     return config
-
-
-def _parse(path: Path) -> tuple[Any, Any]:
-    """The file's values, and its YAML nodes, which know their lines."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        hint = "Write one: pocketship init FILE."
-        raise ConfigError("no such file", where=str(path), hint=hint) from error
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError("is not UTF-8 text", where=str(path)) from error
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse(tree, path)
-        return yaml.safe_load(text), tree
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "no YAML"
-        raise ConfigError(f"is not valid YAML: {problem}", where=where) from error
-    except RecursionError as error:
-        raise ConfigError("is nested too deep", where=str(path)) from error
-    except (ValueError, OverflowError) as error:
-        # Such as a date with a month 13: YAML's syntax allows it, its value does not exist.
-        reason = first_line(error)
-        raise ConfigError(f"holds an impossible value: {reason}", where=str(path)) from error
-
-
-def _refuse(tree: Any, path: Path) -> None:
-    """Raise for what YAML lets pass and nobody means: a key twice, an alias, ``.nan``, ``.inf``."""
-    seen: set[int] = set()
-    nodes = [tree]
-    while nodes:
-        node = nodes.pop()
-        if node is None:
-            continue
-        where = f"{path}:{node.start_mark.line + 1}"
-        if id(node) in seen and not isinstance(node, yaml.ScalarNode):
-            # Aliases of aliases grow without bound, or hold themselves.
-            raise ConfigError("YAML aliases (&, *) are not allowed", where=where)
-        seen.add(id(node))
-        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:float":
-            if node.value.lstrip("+-").lower() in {".inf", ".nan"}:
-                raise ConfigError(f"{node.value} is no finite number", where=where)
-        elif isinstance(node, yaml.SequenceNode):
-            nodes += node.value
-        elif isinstance(node, yaml.MappingNode):
-            names = set()
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode):
-                    if key.value in names:
-                        line = key.start_mark.line + 1
-                        raise ConfigError(
-                            f"the key '{key.value}' appears twice in one mapping",
-                            where=f"{path}:{line}",
-                        )
-                    names.add(key.value)
-                nodes += [key, value]
 
 
 def json_schema() -> str:
@@ -309,50 +262,3 @@ def json_schema() -> str:
     items = schema["properties"]["devices"]["items"]
     schema["properties"]["devices"]["items"] = {"anyOf": [{"type": "string"}, items]}
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
-
-
-def _explain(error: ErrorDetails, path: Path, tree: Any, count: int) -> ConfigError:
-    keys, node = _walk(tree, error["loc"])
-    dotted = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
-    hint = f"{count - 1} more problem(s) in this file." if count > 1 else ""
-    if error["type"] == "extra_forbidden":
-        message = "unknown key"
-        if close := difflib.get_close_matches(str(keys[-1]), _known_keys(error["loc"]), n=1):
-            message += f"; did you mean '{close[0]}'?"
-    else:
-        message = error["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
-        value = error.get("input")
-        if isinstance(value, str | int | float | bool) and error["type"] != "missing":
-            message += f" (got {value!r})"
-    where = f"{path}:{node.start_mark.line + 1}" if node is not None else str(path)
-    return ConfigError(f"{dotted}: {message}", where=where, hint=hint)
-
-
-def _walk(tree: Any, loc: Sequence[int | str]) -> tuple[list[int | str], Any]:
-    """Follow an error's location through the YAML nodes; drops pydantic's union tags from it."""
-    keys: list[int | str] = []
-    node, found = tree, tree
-    for key in loc:
-        if isinstance(node, yaml.SequenceNode) and isinstance(key, int):
-            if key >= len(node.value):
-                break
-            node = found = node.value[key]
-            keys.append(key)
-        elif isinstance(node, yaml.MappingNode):
-            pairs = {k.value: (k, v) for k, v in node.value}
-            if str(key) in pairs:
-                found, node = pairs[str(key)]
-                keys.append(key)
-            elif key == loc[-1]:
-                keys.append(key)
-    return keys or list(loc), found
-
-
-def _known_keys(loc: Sequence[int | str]) -> list[str]:
-    """Every key that any model of the pipeline file knows; close enough for a suggestion."""
-    names: set[str] = set()
-    schema = PipelineConfig.model_json_schema()
-    for part in (schema, *schema.get("$defs", {}).values()):
-        names |= set(part.get("properties", {}))
-    return sorted(names - {str(loc[-1])})

@@ -39,6 +39,11 @@ def state_dir() -> Path:
     return _under("POCKETSHIP_STATE", "XDG_STATE_HOME", ".local/state")
 
 
+def data_dir() -> Path:
+    """What cannot be made again at once: noise certificates. ``POCKETSHIP_DATA`` overrides it."""
+    return _under("POCKETSHIP_DATA", "XDG_DATA_HOME", ".local/share")
+
+
 def _under(own: str, xdg: str, fallback: str) -> Path:
     if override := os.environ.get(own):
         return Path(override).expanduser().resolve()

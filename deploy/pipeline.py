@@ -20,7 +20,7 @@ from deploy.errors import DeviceError
 from deploy.export.options import Written
 from deploy.export.parallel import export_all
 from deploy.harness import bundle
-from deploy.report import compare, gate, render, store
+from deploy.report import budgets, compare, formats, gate, render, store
 from deploy.types import Progress, Report
 from deploy.verify.parity import ParityLimits, verify
 from deploy.workspace import RunFolder
@@ -119,7 +119,7 @@ def run_report(folder: RunFolder, progress: Progress) -> Report:
     artifacts = workspace.artifacts_of(folder)
     parity = stored.parity(folder, artifacts)
     devices, cases = stored.devices(folder), stored.cases(folder, artifacts)
-    verdicts = gate.verdicts(
+    verdicts = budgets.verdicts(
         artifacts=artifacts, parity=parity, devices=devices, cases=cases, budgets=config.budgets
     )
     decision = gate.decide(verdicts)
@@ -143,7 +143,7 @@ def run_report(folder: RunFolder, progress: Progress) -> Report:
         outcome=decision.outcome,
         exit_code=decision.exit_code,
     )
-    store.write(report, folder.root)
-    render.write(report, folder.root)
+    for write in (store.write, render.write, formats.write):
+        write(report, folder.root)
     store.point_latest(folder.root)
     return report

@@ -81,13 +81,20 @@ class RunFolder:
         return Path(self.asked.pipeline_file).parent, Path(self.asked.working_folder)
 
 
-def create(config: PipelineConfig, pipeline_file: Path) -> RunFolder:
-    """Make a new run folder ``<reports>/<name>/<UTC time>`` and write what was asked."""
+def create(
+    config: PipelineConfig, pipeline_file: Path, *, working_folder: Path | None = None
+) -> RunFolder:
+    """Make a new run folder ``<reports>/<name>/<UTC time>`` and write what was asked.
+
+    ``working_folder`` stands for the current one where the run is for another checkout.
+    """
     parent = config.reports / config.name
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        root = _new_folder(parent, datetime.now(UTC).strftime("%Y%m%d-%H%M%S"))
+        root = new_folder(parent)
         wanted = asked(config, pipeline_file, root.name)
+        if working_folder is not None:
+            wanted = wanted.model_copy(update={"working_folder": str(working_folder.resolve())})
         write_text(root / "run.json", wanted.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise ConfigError(
@@ -110,7 +117,9 @@ def asked(config: PipelineConfig, pipeline_file: Path, run_id: str) -> Asked:
     )
 
 
-def _new_folder(parent: Path, stamp: str) -> Path:
+def new_folder(parent: Path) -> Path:
+    """Make a folder named by the time (UTC) in ``parent``; ``OSError`` where it cannot be made."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for suffix in ("", *(f"-{number}" for number in range(2, 100))):
         with contextlib.suppress(FileExistsError):
             root = parent / f"{stamp}{suffix}"
@@ -134,7 +143,7 @@ def open_run(root: Path) -> RunFolder:
 def newest_like(config: PipelineConfig) -> RunFolder | None:
     """The newest run of the same pipeline with the same configuration, to go on with."""
     parent = config.reports / config.name
-    for root in sorted(parent.glob("[0-9]*-[0-9]*"), key=_age, reverse=True):
+    for root in sorted(parent.glob("[0-9]*-[0-9]*"), key=age, reverse=True):
         with contextlib.suppress(ConfigError):
             run = open_run(root)
             # The same folder can be named in several ways.
@@ -143,28 +152,33 @@ def newest_like(config: PipelineConfig) -> RunFolder | None:
     return None
 
 
-def _age(root: Path) -> list[int]:
+def age(root: Path) -> list[int]:
     """Sorts ``<date>-<time>-10`` behind ``<date>-<time>-2``."""
     return [int(part) for part in root.name.split("-") if part.isdecimal()]
 
 
-@contextlib.contextmanager
-def exclusive(run: RunFolder) -> Iterator[None]:
+def exclusive(run: RunFolder) -> contextlib.AbstractContextManager[None]:
     """Hold the run folder against a second pocketship; the lock dies with the process."""
+    return held(run.root)
+
+
+@contextlib.contextmanager
+def held(root: Path) -> Iterator[None]:
+    """Hold a folder as :func:`exclusive` does; what a killed pocketship left half-written goes."""
     try:
-        stream = (run.root / LOCK).open("a")
+        stream = (root / LOCK).open("a")
     except OSError as error:
-        raise ConfigError(f"cannot write here: {error.strerror}", where=str(run.root)) from error
+        raise ConfigError(f"cannot write here: {error.strerror}", where=str(root)) from error
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(
                 "another pocketship works in this folder",
-                where=str(run.root),
+                where=str(root),
                 hint="Wait for it to end.",
             ) from error
-        _sweep(run.root)
+        _sweep(root)
         yield
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("compress", "deploy")
 # Nouns, failures, paths and parsers are used everywhere; arrows to them would hide the others.
-LEAVES = frozenset({"types", "errors", "files", "paths", "android_text", "protobuf"})
+LEAVES = frozenset({"types", "errors", "files", "paths", "android_text", "protobuf", "strict_yaml"})
 ROOMS = {
-    "commands": frozenset({"cli", "commands", "console", "device_list", "doctor", "packing"}),
+    "commands": frozenset(
+        {"cli", "commands", "console", "device_list", "doctor", "packing", "sharing"}
+    ),
     "run_folder": frozenset({"config", "connect", "nearby", "provenance", "stored", "workspace"}),
 }
 

@@ -78,6 +78,30 @@ def bench(folder: RunArgument, transport: TransportOption = None, wait: WaitOpti
 
 
 @commands.command()
-def report(folder: RunArgument) -> None:
-    """Write the report of a run folder again from what is in it."""
-    _stage("report", folder)
+def report(
+    folder: Annotated[
+        Path, typer.Argument(help="A run folder; with --format also a gate's.", show_default=False)
+    ],
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="comment, csv, github, junit, markdown or summary; changes nothing."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; else printed.")
+    ] = None,
+    link: Annotated[str, typer.Option(help="Where the whole report is, for a comment.")] = "",
+    key: Annotated[str, typer.Option(help="Tells comments on one pull request apart.")] = "",
+) -> None:
+    """Write the report of a run folder again; or give one in another format."""
+    if format_ is None:
+        if output or link or key:
+            raise typer.BadParameter("--output, --link and --key go with --format")
+        _stage("report", folder)
+        return
+    with session("report") as ui:
+        from deploy import sharing
+        from deploy.report.formats import Options
+
+        sharing.show(folder, format_, output or sharing.STDOUT, Options(link, key), ui)

@@ -1,13 +1,17 @@
-"""What the run's figures mean for the build: verdicts, one outcome, one exit code.
+"""The gate: is head worse than base, and what do all verdicts come to.
 
-Budgets are upper limits. A deterministic figure (bytes, partitions, instructions counted by the
-emulator, difference of outputs) is held to its limit exactly; of a noisy one the median is, and the
-verdict says so. Nothing here is a statistical test.
+A comparison has these parts; each leaves verdicts, and :func:`decide` makes one outcome of them:
+
+* does head run where base does (:mod:`deploy.report.runs`);
+* the primary metric of each case: exactly where it is deterministic, else by the sessions' pairs
+  (:mod:`deploy.report.paired`), and only this can be INCONCLUSIVE for the whole;
+* secondary metrics, Holm-corrected: they can fail a gate by being REGRESSED, and only so;
+* the files and every other deterministic figure, exactly (:mod:`deploy.report.exact`).
 
 Several things can be wrong at once; the exit code is the first of these that holds:
 
 1. ``ParityError`` (5): an artifact computes something else, so its figures mean nothing;
-2. ``EXIT_REGRESSED`` (8): a figure is over its limit, and measuring again will not undo that;
+2. ``EXIT_REGRESSED`` (8): a figure is over its limit or worse than base's;
 3. ``MeasurementError`` (7): a case or a figure that was asked for is missing;
 4. ``EXIT_INCONCLUSIVE`` (9): the figures do not decide;
 5. 0.
@@ -15,10 +19,9 @@ Several things can be wrong at once; the exit code is the first of these that ho
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from deploy.errors import (
     EXIT_INCONCLUSIVE,
@@ -27,30 +30,32 @@ from deploy.errors import (
     MeasurementError,
     ParityError,
 )
+from deploy.report import exact, paired, runs, stats
+from deploy.report.budgets import CASE, PARITY, deterministic, judge_parity
 from deploy.types import (
-    ARTIFACT_METRICS,
-    Artifact,
-    Budget,
-    Case,
-    DeviceRun,
-    Measurement,
+    Certificate,
+    GateRules,
     Metric,
     Outcome,
+    Paired,
     Parity,
+    Session,
+    Side,
     Status,
     Tier,
     Verdict,
 )
 
-PARITY = "parity"
-CASE = "case"
-DEVICE = "device"
+PRIMARY = "gate, primary"
+SECONDARY = "gate, secondary"
+"""Sources of verdicts: which of a case's metrics it is."""
 
-_SIMULATION = "computed by the Mac: a simulator gates correctness and deterministic figures only"
+NOTHING_IN_COMMON = "base and head"
+"""Subject of the one verdict where nothing can be compared."""
 
-_COUNTED = frozenset({Metric.INSTRUCTIONS, Metric.LOAD_INSTRUCTIONS, Metric.FIRST_INSTRUCTIONS})
-# What was asked for and did not come out; `not_run` and `unavailable` were foreseen and are said.
-_BROKEN = frozenset({Status.FAILED, Status.INVALID})
+_NO_PHONE = (
+    "an {tier}'s times and energy are this machine's: only deterministic figures are gated there"
+)
 
 
 class Decision(NamedTuple):
@@ -60,55 +65,17 @@ class Decision(NamedTuple):
     exit_code: int
 
 
-def verdicts(
-    *,
-    artifacts: Sequence[Artifact],
-    parity: Sequence[Parity],
-    devices: Sequence[DeviceRun],
-    cases: Sequence[Case],
-    budgets: Sequence[Budget] = (),
-) -> tuple[Verdict, ...]:
-    """Judge a run by its parity, its cases, the pipeline's budgets and the device profiles'.
-
-    A budget with a wildcard, and a profile's budget, leaves out cases that were ``not_run``; a
-    budget that names its subject does not, and one that finds no figure at all is ``INVALID``. So
-    it is with the times and the memory of a simulator, which are its Mac's.
-    """
-    found: list[Verdict] = [v for check in parity if (v := _judge_parity(check))]
-    found += [
-        _invalid(run.profile.name, DEVICE, f"{run.status}: {run.reason or 'no reason given'}")
-        for run in devices
-        if run.status in _BROKEN
-    ]
-    found += [
-        _invalid(case.id, CASE, f"{case.status}: {case.reason or 'no reason given'}")
-        for case in cases
-        if case.status in _BROKEN
-    ]
-    for budget in budgets:
-        found += _judge_budget(budget, artifacts, cases)
-    for run in devices:
-        source = f"profile {run.profile.name}"
-        for metric, limit in run.profile.budgets.items():
-            found += [
-                _judge_case(case, metric, limit, source)
-                for case in cases
-                if case.device == run.profile.name
-                and not (case.status is Status.NOT_RUN or _says_nothing(case, metric))
-            ]
-    judged = {(verdict.subject, verdict.metric) for verdict in found}
-    found += [
-        _invalid(case.id, str(m.metric), f"{m.status}: {m.reason}")
-        for case in cases
-        for m in case.measurements
-        if m.status in _BROKEN and (case.id, str(m.metric)) not in judged
-    ]
-    return tuple(found)
-
-
 def decide(found: Sequence[Verdict]) -> Decision:
-    """The outcome and exit code of a run, by the precedence at the top of this module."""
-    outcomes = {verdict.outcome for verdict in found}
+    """The outcome and exit code of a run, by the precedence at the top of this module.
+
+    A secondary metric that is missing or undecided is in the report and does not count here.
+    """
+    outcomes = {
+        verdict.outcome
+        for verdict in found
+        if verdict.source != SECONDARY
+        or verdict.outcome not in (Outcome.INVALID, Outcome.INCONCLUSIVE)
+    }
     if any(v.outcome is Outcome.REGRESSED and v.metric == PARITY for v in found):
         return Decision(Outcome.REGRESSED, ParityError.exit_code)
     for outcome, code in (
@@ -122,135 +89,269 @@ def decide(found: Sequence[Verdict]) -> Decision:
     return Decision(Outcome.PASS, EXIT_OK)
 
 
-def deterministic(metric: str, tier: Tier) -> bool:
-    """Whether a metric comes out the same every time, so that its budget needs no statistics."""
-    if metric in _COUNTED:
-        return tier is Tier.EMULATOR  # A phone's own counters include interrupts and migrations.
-    return metric in ARTIFACT_METRICS or metric in (Metric.OUTPUT_MAX_ABS_DIFF, PARITY)
+def undecided(verdicts: Sequence[Verdict]) -> bool:
+    """Whether more pairs could decide a primary metric, so that the gate should be extended.
+
+    Not where a deterministic figure has failed it already: more pairs would not undo that.
+    """
+    if decide(verdicts).outcome is Outcome.REGRESSED:
+        return False
+    return any(v.outcome is Outcome.INCONCLUSIVE and v.source == PRIMARY for v in verdicts)
 
 
-def _judge_parity(check: Parity) -> Verdict | None:
-    if check.status is Status.OK:
-        outcome = Outcome.PASS
-    elif check.status is Status.FAILED:
-        outcome = Outcome.REGRESSED
-    elif check.status is Status.INVALID:
-        outcome = Outcome.INVALID
-    else:
+def judge(
+    base: Side,
+    head: Side,
+    sessions: Sequence[Session],
+    *,
+    rules: GateRules,
+    certificates: Sequence[Certificate] = (),
+    extended: bool = False,
+    design: Literal["paired", "stored"] = "paired",
+    parity: Sequence[Parity] = (),
+    seed: int = 0,
+) -> tuple[Verdict, ...]:
+    """Compare head with base: their files, then each case that was measured of both.
+
+    ``sessions`` are all of the comparison, also those that failed: of several cases, each is
+    judged by itself. ``certificates`` are those that hold for this device, found by the caller.
+    ``extended``: this is the second look, after twice the pairs, at half of alpha. ``parity`` is
+    what ``verify`` found of head's files. That two things may be compared at all is the caller's
+    to find out (:mod:`deploy.report.comparable`).
+
+    Sessions that the infrastructure spoiled take their pair with them; with too few pairs left a
+    metric is INCONCLUSIVE in a first look and INVALID in an extended one, never REGRESSED.
+    """
+    look = _Look(base, head, rules, certificates, extended, design == "stored", seed)
+    verdicts = [verdict for row in parity if (verdict := judge_parity(row))]
+    verdicts += exact.files(base, head, rules)
+    cases = _cases(sessions)
+    for subject, mine in cases:
+        verdicts += _judge_case(look, subject, mine)
+    if not verdicts:
+        verdicts.append(
+            _missing(NOTHING_IN_COMMON, CASE, PRIMARY, "no file and no case is on both sides")
+        )
+    return tuple(verdicts)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One look at a comparison: everything that its judgements have in common."""
+
+    base: Side
+    head: Side
+    rules: GateRules
+    certificates: Sequence[Certificate]
+    extended: bool
+    stored: bool
+    seed: int
+
+    @property
+    def alpha(self) -> float:
+        return paired.ALPHA / 2 if self.extended else paired.ALPHA
+
+    def mde(self, sessions: Sequence[Session], metric: Metric) -> float | None:
+        """The device's minimum detectable effect, where a certificate speaks of such a case."""
+        case = sessions[0].case
+        formats = {a.name: a.format for side in (self.base, self.head) for a in side.artifacts}
+        for certificate in self.certificates:
+            if certificate.threads != case.threads or certificate.profile != case.device:
+                continue
+            if formats.get(case.artifact, certificate.format) is not certificate.format:
+                continue
+            for row in certificate.figures:
+                if row.metric is metric:
+                    anew = paired.detectable(row.log_ratios, self.rules.pairs)
+                    return row.mde if anew is None else anew
         return None
-    reason = "; ".join((*check.violated, *((check.reason,) if check.reason else ())))
+
+
+def _cases(sessions: Sequence[Session]) -> list[tuple[str, list[Session]]]:
+    """Sessions by case. Where each side has one case of its own, the two are counterparts."""
+    by_id: dict[str, list[Session]] = {}
+    for session in sessions:
+        by_id.setdefault(session.case.id, []).append(session)
+    alone: dict[str, list[str]] = {"base": [], "head": []}
+    for name, rows in by_id.items():
+        if len(sides := {row.side for row in rows}) == 1:
+            alone[sides.pop()].append(name)
+    if len(alone["base"]) == len(alone["head"]) == 1:
+        by_id[alone["head"][0]] += by_id.pop(alone["base"][0])
+    return list(by_id.items())
+
+
+def _judge_case(look: _Look, subject: str, sessions: Sequence[Session]) -> Iterator[Verdict]:
+    yield from runs.judge(subject, sessions, source=PRIMARY)
+    if not runs.comparable(sessions):
+        return
+    primary = look.rules.primary or _own_primary(sessions)
+    tier = _tier(sessions, primary)
+    if tier is not None and deterministic(primary, tier):
+        yield from exact.figure(subject, primary, sessions, look.rules, source=PRIMARY)
+    else:
+        yield _judge_primary(look, subject, primary, sessions)
+    secondary = []
+    for metric in dict.fromkeys(look.rules.secondary):
+        tier = _tier(sessions, metric)
+        if metric is primary or tier is None or exact.is_exact(metric, tier, look.rules):
+            continue
+        if not _foreign(metric, tier):
+            secondary.append(metric)
+    yield from _judge_secondary(look, subject, secondary, sessions)
+    for metric in Metric:
+        tier = _tier(sessions, metric)
+        if metric is not primary and tier is not None and exact.is_exact(metric, tier, look.rules):
+            yield from exact.figure(subject, metric, sessions, look.rules)
+
+
+def _own_primary(sessions: Sequence[Session]) -> Metric:
+    """``instructions`` where the device counts them exactly, else ``latency_ms``."""
+    counted = _tier(sessions, Metric.INSTRUCTIONS) is Tier.EMULATOR
+    return Metric.INSTRUCTIONS if counted else Metric.LATENCY_MS
+
+
+def _tier(sessions: Sequence[Session], metric: Metric) -> Tier | None:
+    """The tier of a metric's figures; None where no session has any."""
+    for session in sessions:
+        found = session.case.measurement(metric)
+        if found is not None and found.status is Status.OK:
+            return found.tier
+    return None
+
+
+def _foreign(metric: Metric, tier: Tier) -> bool:
+    """Whether a figure of this tier says nothing about a phone."""
+    if tier is Tier.ESTIMATE:
+        return True
+    timed = metric.value.endswith("_ms") or metric is Metric.ENERGY_MJ
+    return tier is Tier.SIMULATOR or (tier is Tier.EMULATOR and timed)
+
+
+def _series(look: _Look, sessions: Sequence[Session], metric: Metric) -> paired.Series:
+    return (paired.loose if look.stored else paired.series)(sessions, metric)
+
+
+def _evidence(look: _Look, found: paired.Series, mde: float | None) -> Paired | None:
+    return paired.evidence(
+        found,
+        alpha=look.alpha,
+        margin=look.rules.threshold,
+        mde=mde,
+        stored=look.stored,
+        seed=look.seed,
+    )
+
+
+def _judge_primary(
+    look: _Look, subject: str, metric: Metric, sessions: Sequence[Session]
+) -> Verdict:
+    found = _series(look, sessions, metric)
+    if len(found.tiers) > 1:
+        return _missing(
+            subject, metric, PRIMARY, "base and head are of different tiers: never compared"
+        )
+    tier = next(iter(found.tiers), None)
+    if tier is not None and _foreign(metric, tier):
+        return _missing(subject, metric, PRIMARY, _NO_PHONE.format(tier=tier))
+    lost = _lost(found)
+    shown = _evidence(look, found, look.mde(sessions, metric))
+    if shown is None:
+        return _missing(subject, metric, PRIMARY, lost or "no session has this figure")
+    outcome = paired.outcome(shown)
+    if outcome is Outcome.INCONCLUSIVE and not paired.enough(
+        found, paired.ALPHA, stored=look.stored
+    ):
+        short = f"too few sessions that can be compared: {lost or 'more are needed'}"
+        if look.extended or look.stored:
+            return _missing(subject, metric, PRIMARY, short)
+        return _noisy(subject, metric, found, shown, outcome, source=PRIMARY, note=short)
+    if outcome is Outcome.PASS and not paired.enough(found, paired.ALPHA, stored=look.stored):
+        outcome = Outcome.INCONCLUSIVE  # Fewer than six pairs have no interval worth the name.
+    return _noisy(subject, metric, found, shown, outcome, source=PRIMARY, note=lost)
+
+
+def _judge_secondary(
+    look: _Look, subject: str, metrics: Sequence[Metric], sessions: Sequence[Session]
+) -> Iterator[Verdict]:
+    """Each metric as the primary is, but that p must also survive Holm among all of them."""
+    shown: list[tuple[Metric, paired.Series, Paired]] = []
+    for metric in metrics:
+        found = _series(look, sessions, metric)
+        evidence = _evidence(look, found, look.mde(sessions, metric))
+        if len(found.tiers) > 1:
+            yield _missing(subject, metric, SECONDARY, "base and head are of different tiers")
+        elif evidence is None or not paired.enough(found, paired.ALPHA, stored=look.stored):
+            lost = _lost(found) or "more are needed"
+            yield _missing(subject, metric, SECONDARY, f"too few comparable sessions: {lost}")
+        else:
+            shown.append((metric, found, evidence))
+    worse = stats.holm([evidence.p_worse for _, _, evidence in shown], look.alpha)
+    better = stats.holm([evidence.p_better for _, _, evidence in shown], look.alpha)
+    for (metric, found, evidence), is_worse, is_better in zip(shown, worse, better, strict=True):
+        outcome, note = paired.outcome(evidence), _lost(found)
+        if (outcome is Outcome.REGRESSED and not is_worse) or (
+            outcome is Outcome.IMPROVED and not is_better
+        ):
+            outcome = Outcome.INCONCLUSIVE
+            note = f"not significant among {len(shown)} secondary metrics (Holm)"
+        yield _noisy(subject, metric, found, evidence, outcome, source=SECONDARY, note=note)
+
+
+def _noisy(
+    subject: str,
+    metric: Metric,
+    found: paired.Series,
+    shown: Paired,
+    outcome: Outcome,
+    *,
+    source: str,
+    note: str,
+) -> Verdict:
+    base, head = stats.median(found.base), stats.median(found.head)
+    reason = paired.in_words(shown)
+    if outcome in (Outcome.PASS, Outcome.INCONCLUSIVE):
+        reason += _meaning(shown, outcome)
     return Verdict(
         outcome=outcome,
-        subject=check.artifact,
-        metric=PARITY,
-        value=None,
-        limit=None,
-        source="verify",
-        reason=reason or ("within all limits" if outcome is Outcome.PASS else "no reason given"),
-    )
-
-
-def _judge_budget(
-    budget: Budget, artifacts: Sequence[Artifact], cases: Sequence[Case]
-) -> Iterator[Verdict]:
-    source = "pipeline"
-    if budget.metric in ARTIFACT_METRICS:
-        chosen = [a for a in artifacts if _matches(a.name, budget.subject)]
-        for artifact in chosen:
-            yield _judge_artifact(artifact, budget, source)
-        if not chosen:
-            yield _invalid(budget.subject, budget.metric, "no artifact has this name", budget.max)
-        return
-    matching = [case for case in cases if _matches(case.id, budget.subject)]
-    ran = [
-        c
-        for c in matching
-        if c.id == budget.subject
-        or not (c.status is Status.NOT_RUN or _says_nothing(c, Metric(budget.metric)))
-    ]
-    for case in ran:
-        yield _judge_case(case, Metric(budget.metric), budget.max, source)
-    if not ran:
-        reason = "no case of this id was run"
-        if matching:
-            reason += f" ({matching[0].id}: {matching[0].reason or 'no reason given'})"
-        yield _invalid(budget.subject, budget.metric, reason, budget.max)
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or fnmatchcase(name, pattern)
-
-
-def _judge_artifact(artifact: Artifact, budget: Budget, source: str) -> Verdict:
-    if budget.metric == "bytes":
-        value: int | None = artifact.bytes
-    else:
-        value = artifact.placement.partitions
-    if value is None:
-        why = artifact.placement.reason or "the exporter did not say"
-        return _invalid(artifact.name, budget.metric, f"unknown: {why}", budget.max, source)
-    return _held(artifact.name, budget.metric, float(value), budget.max, source=source, how="exact")
-
-
-def _says_nothing(case: Case, metric: Metric) -> bool:
-    """Whether the figure is a simulator's and of its Mac: its times and memory are no phone's."""
-    found = case.measurement(metric)
-    if found is None or found.tier is not Tier.SIMULATOR:
-        return False
-    of_the_task = metric.value.startswith(Metric.TASK_METRIC.value)
-    return not (of_the_task or deterministic(metric, found.tier))
-
-
-def _judge_case(case: Case, metric: Metric, limit: float, source: str) -> Verdict:
-    measurement = case.measurement(metric)
-    if case.status is not Status.OK:
-        reason = f"the case is {case.status}: {case.reason or 'no reason given'}"
-        return _invalid(case.id, metric, reason, limit, source)
-    if measurement is None:
-        return _invalid(case.id, metric, "this case has no such figure", limit, source)
-    if _says_nothing(case, metric):
-        return _invalid(case.id, metric, _SIMULATION, limit, source)
-    value = measurement.median
-    if value is None:
-        reason = f"{measurement.status}: {measurement.reason}"
-        return _invalid(case.id, metric, reason, limit, source)
-    if math.isnan(value):  # It is over no limit and under none.
-        return _invalid(case.id, metric, "the figure is not a number", limit, source)
-    return _held(case.id, metric, value, limit, source=source, how=_how(measurement))
-
-
-def _how(measurement: Measurement) -> str:
-    n = len(measurement.samples)
-    of = "1 sample" if n == 1 else f"the median of {n} samples"
-    if deterministic(measurement.metric, measurement.tier):
-        return f"exact ({of})"
-    return f"{of}, no statistical test"
-
-
-def _held(
-    subject: str, metric: str, value: float, limit: float, *, source: str, how: str
-) -> Verdict:
-    within = value <= limit
-    return Verdict(
-        outcome=Outcome.PASS if within else Outcome.REGRESSED,
         subject=subject,
         metric=metric,
-        value=value,
-        limit=limit,
+        value=head,
+        limit=None if base is None else base * (1 + shown.margin),
         source=source,
-        reason=how if within else f"over its limit; {how}",
+        reason="; ".join((reason, *((note,) if note else ()))),
+        tier=next(iter(found.tiers), None),
+        base_value=base,
+        paired=shown,
     )
 
 
-def _invalid(
-    subject: str, metric: str, reason: str, limit: float | None = None, source: str = ""
-) -> Verdict:
+def _meaning(shown: Paired, outcome: Outcome) -> str:
+    seen = paired.tolerance(shown.margin, shown.mde)
+    text = ""
+    if outcome is Outcome.PASS and seen > shown.margin:
+        text = f"; below {100 * seen:.1f} %, the least that this device can tell"
+    if shown.p_worse < shown.alpha and outcome is Outcome.PASS:
+        text += "; worse for certain, by less than counts"
+    if outcome is Outcome.INCONCLUSIVE and shown.mde is None:
+        text += "; no noise certificate says what this device can tell"
+    return text
+
+
+def _lost(found: paired.Series) -> str:
+    if not found.lost:
+        return ""
+    more = f" and {len(found.lost) - 1} more" if len(found.lost) > 1 else ""
+    return f"left out: {found.lost[0]}{more}"
+
+
+def _missing(subject: str, metric: str, source: str, reason: str) -> Verdict:
     return Verdict(
         outcome=Outcome.INVALID,
         subject=subject,
         metric=metric,
         value=None,
-        limit=limit,
-        source=source or ("bench" if limit is None else "pipeline"),
+        limit=None,
+        source=source,
         reason=reason,
     )

@@ -1,4 +1,9 @@
-"""``report.json`` on disk: written whole, read back only if it is what was written."""
+"""``report.json`` and ``gate.json``: written whole, read back only if they are what was written.
+
+Both are sealed: ``content_sha256`` covers everything else in the file. Files of the older schema
+versions that :data:`_DOCUMENTS` names are read too; their seal is checked as it was made, then they
+become documents of today's version.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +11,80 @@ import hashlib
 import json
 import re
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from deploy.errors import ConfigError, MeasurementError
 from deploy.files import write_text
-from deploy.types import REPORT_SCHEMA_VERSION, Report
+from deploy.types import REPORT_SCHEMA_VERSION, GateReport, Report
 
 FILE_NAME = "report.json"
+GATE_FILE_NAME = "gate.json"
 LATEST = "latest"
 _SEAL = "content_sha256"
-_AGAIN = "Make it again with `pocketship run`, or use another run's."
+
+Content = TypeVar("Content", Report, GateReport)
 
 
-def write(report: Report, run_folder: Path) -> Path:
-    """Write ``report`` to ``run_folder/report.json``, whole or not at all; return the file's path.
+@dataclass(frozen=True)
+class _Document(Generic[Content]):
+    """A kind of sealed file. ``versions`` are those that can be read, the newest last."""
 
-    Keys stand in the order of the types, those of free dictionaries sorted, so equal reports are
-    equal files. Raises ``MeasurementError`` where a number is not finite (JSON cannot hold it) and
-    ``ConfigError`` where the folder cannot be written.
+    kind: type[Content]
+    file_name: str
+    versions: tuple[int, ...]
+    noun: str
+    command: str
+    where: str
+    mark: str
+    """A key of this kind that the other has not."""
+
+    @property
+    def again(self) -> str:
+        return f"Make it again with `{self.command}`, or use another run's."
+
+
+_REPORT = _Document(
+    kind=Report,
+    file_name=FILE_NAME,
+    # Version 2 gave verdicts a tier, the base's figure, the paired evidence and who accepted it.
+    versions=(1, REPORT_SCHEMA_VERSION),
+    noun="report",
+    command="pocketship run",
+    where="Name a run folder or a report.json.",
+    mark="pipeline",
+)
+_GATE = _Document(
+    kind=GateReport,
+    file_name=GATE_FILE_NAME,
+    versions=(1,),
+    noun="gate report",
+    command="pocketship gate",
+    where="Name a gate's folder or a gate.json.",
+    mark="base",
+)
+_DOCUMENTS = (_REPORT, _GATE)
+
+
+def write(content: Report | GateReport, folder: Path) -> Path:
+    """Write a report to ``folder/report.json``, a gate's to ``folder/gate.json``; return the path.
+
+    It is written whole or not at all. Keys stand in the order of the types, those of free
+    dictionaries sorted, so equal reports are equal files. Raises ``MeasurementError`` where a
+    number is not finite (JSON cannot hold it) and ``ConfigError`` where the folder cannot be
+    written.
     """
-    content = _ordered(report)
-    _refuse_not_finite(content, "")
-    content[_SEAL] = _seal(content)
-    path = run_folder / FILE_NAME
+    name = next(one.file_name for one in _DOCUMENTS if isinstance(content, one.kind))
+    data = _ordered(content)
+    _refuse_not_finite(data, "", name)
+    data[_SEAL] = _seal(data)
+    path = folder / name
     try:
-        write_text(path, _text(content))
+        write_text(path, _text(data))
     except OSError as error:
         raise ConfigError(
             f"cannot be written ({error.strerror or error})",
@@ -45,38 +95,95 @@ def write(report: Report, run_folder: Path) -> Path:
 
 
 def load(path: Path) -> Report:
-    """Read a report that :func:`write` wrote; ``path`` is the file or its run folder.
+    """Read a report that :func:`write` wrote, of this schema version or an older one.
 
-    Raises ``ConfigError`` for a file that is missing, cut off, edited, or of another schema
-    version. An edit is known by the hash in the file: this guards against accidents and
-    half-copied files, not against someone who also makes the hash anew.
+    ``path`` is the file or its run folder. Raises ``ConfigError`` for a file that is missing, cut
+    off, edited, or of a schema version that is not known here. An edit is known by the hash in the
+    file: this guards against accidents and half-copied files, not against someone who also makes
+    the hash anew.
     """
-    file = path / FILE_NAME if path.is_dir() else path
-    data = _parse(file)
-    version = data.get("schema_version")
-    if type(version) is not int or version != REPORT_SCHEMA_VERSION:
+    file = _file(path, _REPORT)
+    return _validated(_REPORT, file, _parse(file, _REPORT))
+
+
+def load_gate(path: Path) -> GateReport:
+    """Read a gate's report, as :func:`load` reads a run's; ``path`` is the file or its folder."""
+    file = _file(path, _GATE)
+    return _validated(_GATE, file, _parse(file, _GATE))
+
+
+def load_any(path: Path) -> Report | GateReport:
+    """Read whichever of the two lies at ``path``: a folder with one of them, or the file itself.
+
+    A file is known by its content, whatever its name is.
+    """
+    if not path.is_dir():
+        data = _parse(path, _REPORT)
+        if _GATE.mark in data:
+            return _validated(_GATE, path, data)
+        return _validated(_REPORT, path, data)
+    there = [one.file_name for one in _DOCUMENTS if (path / one.file_name).exists()]
+    if len(there) > 1:
         raise ConfigError(
-            f"schema_version is {_short(version)}, and this pocketship reads "
-            f"{REPORT_SCHEMA_VERSION} only",
-            where=str(file),
-            hint="Use the pocketship that wrote it, or make the report again.",
+            f"holds both {' and '.join(there)}", where=str(path), hint="Name one of the files."
         )
+    if not there:
+        raise ConfigError(
+            "holds no report",
+            where=str(path),
+            hint="Name a run folder with a report.json, or a gate's folder with a gate.json.",
+        )
+    return load_gate(path) if there == [GATE_FILE_NAME] else load(path)
+
+
+def _file(path: Path, document: _Document[Any]) -> Path:
+    return path / document.file_name if path.is_dir() else path
+
+
+def _validated(document: _Document[Content], file: Path, data: dict[str, Any]) -> Content:
+    _refuse_other_kind(document, file, data)
+    _refuse_version(document, file, data.get("schema_version"))
     if data.get(_SEAL) != _seal(data):
         raise ConfigError(
             f"was edited after it was written: its content does not fit its {_SEAL}",
             where=str(file),
-            hint=_AGAIN,
+            hint=document.again,
         )
     try:
-        return Report.model_validate(data)
+        return document.kind.model_validate({**data, "schema_version": document.versions[-1]})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"]) or "the whole file"
         raise ConfigError(
-            f"is not a report of pocketship: {_short(key)[1:-1]}: {first['msg']}",
+            f"is not a {document.noun} of pocketship: {_short(key)[1:-1]}: {first['msg']}",
             where=str(file),
-            hint=_AGAIN,
+            hint=document.again,
         ) from None
+
+
+def _refuse_other_kind(document: _Document[Any], file: Path, data: dict[str, Any]) -> None:
+    for other in _DOCUMENTS:
+        if other is not document and other.mark in data and document.mark not in data:
+            raise ConfigError(
+                f"is a {other.noun}, not a {document.noun}", where=str(file), hint=document.where
+            )
+
+
+def _refuse_version(document: _Document[Any], file: Path, version: object) -> None:
+    if type(version) is int and version in document.versions:
+        return
+    newest = document.versions[-1]
+    reads = (
+        f"{document.versions[0]} to {newest}" if len(document.versions) > 1 else f"{newest} only"
+    )
+    hint = "Make it again: it is no version that ever was."
+    if type(version) is int and version > newest:
+        hint = "A newer pocketship wrote it: update this one."
+    raise ConfigError(
+        f"schema_version is {_short(version)}, and this pocketship reads {reads}",
+        where=str(file),
+        hint=hint,
+    )
 
 
 def point_latest(run_folder: Path) -> Path:
@@ -144,27 +251,27 @@ def _seal(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _refuse_not_finite(value: Any, path: str) -> None:
+def _refuse_not_finite(value: Any, path: str, file: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
-            _refuse_not_finite(item, f"{path}.{key}" if path else key)
+            _refuse_not_finite(item, f"{path}.{key}" if path else key, file)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _refuse_not_finite(item, f"{path}.{index}")
+            _refuse_not_finite(item, f"{path}.{index}", file)
     elif isinstance(value, float) and value - value != 0:
         raise MeasurementError(
             f"{path} is {value}, which no report can hold",
-            where=FILE_NAME,
+            where=file,
             hint="Whoever measured it must say `failed` or `invalid` with a reason instead.",
         )
 
 
-def _parse(file: Path) -> dict[str, Any]:
+def _parse(file: Path, document: _Document[Any]) -> dict[str, Any]:
     try:
         text = file.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            "there is no such report", where=str(file), hint="Name a run folder or a report.json."
+            f"there is no such {document.noun}", where=str(file), hint=document.where
         ) from None
     except OSError as error:
         raise ConfigError(
@@ -172,22 +279,32 @@ def _parse(file: Path) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"is not UTF-8 text at byte {error.start}", where=str(file), hint=_AGAIN
+            f"is not UTF-8 text at byte {error.start}", where=str(file), hint=document.again
         ) from None
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        end = error.pos >= len(text.rstrip())
-        what = "is cut off" if end or error.msg.startswith("Unterminated") else "is not valid JSON"
         raise ConfigError(
-            f"{what} ({error.msg})", where=f"{file}:{error.lineno}:{error.colno}", hint=_AGAIN
+            f"{_what_is_wrong(error, text)} ({error.msg})",
+            where=f"{file}:{error.lineno}:{error.colno}",
+            hint=document.again,
         ) from None
     except (ValueError, RecursionError) as error:
         what = "is nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise ConfigError(what, where=str(file), hint=_AGAIN) from None
+        raise ConfigError(what, where=str(file), hint=document.again) from None
     if not isinstance(data, dict):
-        raise ConfigError("is not a report of pocketship", where=str(file), hint=_AGAIN)
+        raise ConfigError(
+            f"is not a {document.noun} of pocketship", where=str(file), hint=document.again
+        )
     return data
+
+
+def _what_is_wrong(error: json.JSONDecodeError, text: str) -> str:
+    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
+        return "is cut off"
+    if error.msg == "Extra data":
+        return "goes on behind its end, as where two files became one"
+    return "is not valid JSON"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

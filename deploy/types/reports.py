@@ -10,7 +10,8 @@ from deploy.types.base import Format, Model, Tier
 from deploy.types.cases import Case, DeviceRun
 from deploy.types.verdicts import Outcome, Verdict
 
-REPORT_SCHEMA_VERSION = 1
+REPORT_SCHEMA_VERSION = 2
+"""A verdict of version 1 had no tier, base value, paired evidence or acceptance; it still loads."""
 
 
 class Comparison(Model):
@@ -39,7 +40,7 @@ class Report(Model):
     it writes, and refuses a file whose content it does not fit.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     pocketship_version: str
     pipeline: str
     run_id: str

@@ -72,12 +72,16 @@ def embedded(value: object) -> Markup:
     return Markup(text)  # nosec: everything that could be markup was just taken out
 
 
+# Tags, links and dollars: Plotly obeys the first two, and takes what stands between dollars for TeX.
+_ENTITIES = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("$", "&#36;"))
+
+
 def label(text: object, most: int = 34) -> str:
-    """``text`` for a label: cut, and escaped so that Plotly shows tags instead of obeying them."""
+    """``text`` for a label: cut, and escaped so that Plotly shows it as it is."""
     shown = plain(text)
     if len(shown) > most:
         shown = f"{shown[: most - 1]}…"
-    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+    for character, entity in _ENTITIES:
         shown = shown.replace(character, entity)
     return shown
 

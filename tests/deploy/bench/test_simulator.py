@@ -22,7 +22,7 @@ from deploy.devices.simctl import Simulator
 from deploy.errors import DeviceError
 from deploy.files import tree_digest
 from deploy.harness import ios_simulator
-from deploy.report import gate, render, store
+from deploy.report import budgets, render, store
 from deploy.types import (
     Artifact,
     Budget,
@@ -133,7 +133,7 @@ def test_a_case_from_the_session_to_the_report(
         Budget(subject=case.id, metric="latency_ms", max=1000),
         Budget(subject="*", metric="output_max_abs_diff", max=0.001),
     ]
-    verdicts = gate.verdicts(
+    verdicts = budgets.verdicts(
         artifacts=[good.artifact], parity=[], devices=[device_run], cases=[case], budgets=limits
     )
     assert [(one.metric, one.outcome) for one in verdicts] == [

@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from deploy.report import compare, gate
+from deploy.report.budgets import verdicts as judge_budgets
 from deploy.report.pages import run
 from deploy.types import (
     Artifact,
@@ -284,7 +285,7 @@ def report(budgets: tuple[Budget, ...] = BUDGETS, **changes: Any) -> Report:
     )
     ran = cases(made)
     where = devices()
-    verdicts = gate.verdicts(
+    verdicts = judge_budgets(
         artifacts=tuple(made.values()), parity=checks, devices=where, cases=ran, budgets=budgets
     )
     decision = gate.decide(verdicts)

@@ -1,179 +1,29 @@
-import itertools
-
 import pytest
-from pydantic import ValidationError
 
-from deploy.report.gate import Decision, decide, verdicts
-from deploy.types import Budget, Format, Metric, Outcome, Parity, Placement, Status, Tier, Verdict
-from tests.deploy.report import factory
-from tests.deploy.report.factory import artifact, case, measured, unmeasured
+from deploy.report.gate import PRIMARY, judge
+from deploy.types import GateRules, Outcome, Tier
+from tests.deploy.report.comparisons import sessions, side
 
-INT8 = artifact("int8")
-ON_HOST = case(INT8, "host", measured(Metric.LATENCY_MS, 10.0, 11.0, 50.0))
-COUNTED = case(INT8, "phone", measured(Metric.INSTRUCTIONS, 1000, tier=Tier.EMULATOR))
+QUIET = (10.0, 10.1, 9.9, 10.05, 9.95, 10.0)
 
 
-def judge(*budgets, cases=(ON_HOST, COUNTED), parity=(), devices=(), artifacts=(INT8,)):
-    return verdicts(
-        artifacts=artifacts, parity=parity, devices=devices, cases=cases, budgets=budgets
-    )
+def primary(base, head, **options):
+    options.setdefault("rules", GateRules())
+    found = judge(side(), side(), sessions(base, head), **options)
+    return next(v for v in found if v.source == PRIMARY)
 
 
-def budget(subject, metric, limit):
-    return Budget(subject=subject, metric=metric, max=limit)
+def scaled(values, factor):
+    return tuple(factor * value for value in values)
 
 
 @pytest.mark.parametrize(
-    ("limit", "outcome"),
-    [(1001, Outcome.PASS), (1000, Outcome.PASS), (999.9, Outcome.REGRESSED)],
+    ("factor", "outcome"),
+    [(1.10, Outcome.REGRESSED), (1.0, Outcome.PASS), (1 / 1.10, Outcome.IMPROVED)],
 )
-def test_a_budget_is_an_upper_limit_that_may_be_reached(limit, outcome):
-    (verdict,) = judge(budget("int8.executorch@phone/t1", "instructions", limit))
-    assert (verdict.outcome, verdict.value, verdict.limit) == (outcome, 1000, limit)
-    assert "exact" in verdict.reason
-
-
-def test_a_noisy_figure_is_judged_by_its_median_and_says_so():
-    (verdict,) = judge(budget("int8.executorch@host/t1", "latency_ms", 11.0))
-    assert (verdict.outcome, verdict.value) == (Outcome.PASS, 11.0)
-    assert "the median of 3 samples" in verdict.reason
-    assert "no statistical test" in verdict.reason
-
-
-def test_instructions_of_a_real_phone_are_not_called_exact():
-    real = case(INT8, "phone", measured(Metric.INSTRUCTIONS, 1000, tier=Tier.DEVICE))
-    (verdict,) = judge(budget("*", "instructions", 2000), cases=[real])
-    assert "no statistical test" in verdict.reason
-
-
-@pytest.mark.parametrize(("metric", "limit"), [("bytes", INT8.bytes - 1), ("partitions", 0)])
-def test_a_file_is_held_to_its_budget(metric, limit):
-    (verdict,) = judge(budget("int8.*", metric, limit))
-    assert (verdict.outcome, verdict.subject) == (Outcome.REGRESSED, INT8.name)
-
-
-def test_unknown_partitions_are_invalid_with_the_exporters_reason():
-    unknown = artifact(
-        "int8", Format.COREML, placement=Placement(backend="Core ML", reason="known on a Mac only")
-    )
-    (verdict,) = judge(budget("*", "partitions", 1), artifacts=[unknown], cases=[])
-    assert (verdict.outcome, verdict.reason) == (Outcome.INVALID, "unknown: known on a Mac only")
-
-
-@pytest.mark.parametrize(
-    ("subject", "metric", "reason"),
-    [
-        ("int9.executorch", "bytes", "no artifact has this name"),
-        ("int8.executorch@nowhere/t1", "latency_ms", "no case of this id was run"),
-        ("int8.executorch@host/t1", "energy_mj", "this case has no such figure"),
-    ],
-)
-def test_a_budget_that_finds_no_figure_is_invalid(subject, metric, reason):
-    (verdict,) = judge(budget(subject, metric, 1))
-    assert (verdict.outcome, verdict.value, verdict.limit) == (Outcome.INVALID, None, 1)
-    assert reason in verdict.reason
-
-
-def test_an_unavailable_figure_is_invalid_with_its_reason():
-    blind = case(INT8, "phone", unmeasured(Metric.LATENCY_MS, "the clock counts instructions"))
-    (verdict,) = judge(budget("*@phone/*", "latency_ms", 5), cases=[blind])
-    assert verdict.outcome is Outcome.INVALID
-    assert "the clock counts instructions" in verdict.reason
-
-
-def test_a_figure_that_is_not_a_number_does_not_pass():
-    broken = case(INT8, "host", measured(Metric.LATENCY_MS, float("nan")))
-    (verdict,) = judge(budget("*", "latency_ms", 5), cases=[broken])
-    assert verdict.outcome is Outcome.INVALID
-
-
-def test_what_was_foreseen_not_to_run_is_left_out_unless_it_is_named():
-    absent = case(INT8, "mac", status=Status.NOT_RUN, reason="no Mac here")
-    cases = [ON_HOST, absent]
-    assert [v.subject for v in judge(budget("*", "latency_ms", 99), cases=cases)] == [ON_HOST.id]
-    (named,) = judge(budget(absent.id, "latency_ms", 99), cases=cases)
-    (alone,) = judge(budget("*@mac/*", "latency_ms", 99), cases=cases)
-    for verdict in (named, alone):
-        assert verdict.outcome is Outcome.INVALID
-        assert "no Mac here" in verdict.reason
-
-
-def test_a_profiles_budgets_hold_for_its_device_only():
-    run = factory.devices()[1]
-    limited = run.model_copy(
-        update={"profile": factory.profile("host", budgets={Metric.LATENCY_MS: 10.0})}
-    )
-    (verdict,) = judge(devices=[limited])
-    assert (verdict.outcome, verdict.subject) == (Outcome.REGRESSED, ON_HOST.id)
-    assert verdict.source == "profile host"
-
-
-@pytest.mark.parametrize("status", [Status.FAILED, Status.INVALID])
-def test_cases_figures_and_devices_that_broke_are_invalid(status):
-    broken = case(INT8, "host", status=status, reason="device lost")
-    half = case(INT8, "phone", unmeasured(Metric.PEAK_RSS_KIB, "no VmHWM line", status=status))
-    gone = factory.devices()[0].model_copy(update={"status": status, "reason": "no boot"})
-    found = judge(cases=[broken, half], devices=[gone])
-    assert {(v.subject, v.metric) for v in found} == {
-        ("emulated-arm64", "device"),
-        (broken.id, "case"),
-        (half.id, "peak_rss_kib"),
-    }
-    assert all(v.outcome is Outcome.INVALID and v.reason for v in found)
-    assert decide(found) == Decision(Outcome.INVALID, 7)
-
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        (Status.OK, Decision(Outcome.PASS, 0)),
-        (Status.FAILED, Decision(Outcome.REGRESSED, 5)),
-        (Status.INVALID, Decision(Outcome.INVALID, 7)),
-        (Status.NOT_RUN, Decision(Outcome.PASS, 0)),
-    ],
-)
-def test_parity_decides(status, expected):
-    check = Parity(artifact="int8.onnx", status=status, reason="why", violated=("sqnr_db",))
-    found = judge(cases=[], parity=[check])
-    assert decide(found) == expected
-    assert all("sqnr_db" in v.reason for v in found)
-
-
-PARITY = ("parity", Outcome.REGRESSED, 5)
-OVER = ("bytes", Outcome.REGRESSED, 8)
-BROKEN = ("case", Outcome.INVALID, 7)
-UNCLEAR = ("latency_ms", Outcome.INCONCLUSIVE, 9)
-BETTER = ("bytes", Outcome.IMPROVED, 0)
-FINE = ("bytes", Outcome.PASS, 0)
-PRECEDENCE = (PARITY, OVER, BROKEN, UNCLEAR, BETTER, FINE)
-
-
-@pytest.mark.parametrize(
-    "present", [c for n in range(1, 7) for c in itertools.combinations(PRECEDENCE, n)]
-)
-def test_the_worst_verdict_sets_the_exit_code_in_any_order(present):
-    made = [
-        Verdict(outcome=o, subject="x", metric=m, value=None, limit=None, source="", reason="r")
-        for m, o, _ in present
-    ]
-    _, outcome, code = present[0]
-    assert decide(made) == decide(made[::-1]) == Decision(outcome, code)
-
-
-def test_nothing_judged_is_a_pass():
-    assert decide(()) == Decision(Outcome.PASS, 0)
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"metric": "latency"}, "no metric 'latency'; choose one of bytes"),
-        ({"max": -1}, "greater than or equal to 0"),
-        ({"max": float("inf")}, "finite"),
-        ({"subject": ""}, "at least 1 character"),
-        ({"min": 1}, "Extra inputs"),
-    ],
-)
-def test_a_wrong_budget_is_refused(values, said):
-    with pytest.raises(ValidationError, match=said):
-        Budget.model_validate({"subject": "*", "metric": "bytes", "max": 1} | values)
+def test_six_quiet_pairs_decide(factor, outcome):
+    verdict = primary(QUIET, scaled(QUIET[::-1], factor))
+    assert verdict.outcome is outcome
+    assert (verdict.metric, verdict.tier) == ("latency_ms", Tier.DEVICE)
+    assert verdict.paired.ratio == pytest.approx(factor, rel=0.02)
+    assert verdict.limit == pytest.approx(verdict.base_value * 1.03)

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from deploy.errors import ConfigError, MeasurementError
 from deploy.report import store
-from deploy.types import LedgerRow
-from tests.deploy.report import factory
+from deploy.types import REPORT_SCHEMA_VERSION, GateReport, LedgerRow, Outcome
+from tests.deploy.report import factory, gate_factory
 
 REPORT = factory.report()
+GATE = gate_factory.gate_report()
+GOLDEN = Path(__file__).parents[2] / "fixtures" / "reports"
 
 
 @pytest.fixture
@@ -92,13 +94,105 @@ def test_a_key_that_stands_twice_is_refused(written):
     assert "'seed' twice" in refused(written)
 
 
-@pytest.mark.parametrize("version", ["2", '"1"', "null", "true", "1.0", '"\\u001b[2J"'])
+@pytest.mark.parametrize("version", ["0", '"1"', "null", "true", "1.0", '"\\u001b[2J"'])
 def test_another_schema_version_is_refused(written, version):
-    text = written.read_text().replace('"schema_version": 1', f'"schema_version": {version}')
+    text = written.read_text().replace('"schema_version": 2', f'"schema_version": {version}')
     written.write_text(text)
     line = refused(written)
     assert "schema_version" in line
     assert "\x1b" not in line
+
+
+def test_a_newer_schema_version_is_refused_with_what_to_do(written):
+    newer = REPORT_SCHEMA_VERSION + 1
+    data = {**json.loads(written.read_text()), "schema_version": newer, "new_key": 1}
+    written.write_text(json.dumps(data))
+    line = refused(written)
+    assert f"schema_version is {newer}, and this pocketship reads 1 to 2" in line
+    assert "newer pocketship wrote it: update this one" in line
+
+
+def test_a_report_of_version_1_still_loads(tmp_path):
+    """As the last pocketship of version 1 wrote it: a run of a tiny model, made smaller since."""
+    golden = GOLDEN / "version-1.json"
+    assert json.loads(golden.read_text())["schema_version"] == 1
+    report = store.load(golden)
+    assert report.schema_version == REPORT_SCHEMA_VERSION
+    assert [(v.outcome, v.subject, v.metric) for v in report.verdicts] == [
+        (Outcome.PASS, "fp32.executorch", "parity"),
+        (Outcome.PASS, "fp32.executorch", "bytes"),
+    ]
+    assert {(v.tier, v.base_value, v.paired, v.accepted) for v in report.verdicts} == {
+        (None, None, None, "")
+    }
+    assert len(report.cases[0].measurements) == 5
+    # Written again it is a file of today, and it is sealed anew.
+    again = store.load(store.write(report, tmp_path))
+    seals = {"content_sha256": ""}
+    assert again.model_copy(update=seals) == report.model_copy(update=seals)
+    assert again.content_sha256 != report.content_sha256
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"value": 5904.0', '"value": 5903.0'), ('"schema_version": 1', '"schema_version": 2')],
+)
+def test_the_seal_of_a_version_1_report_is_checked_as_it_was_made(tmp_path, old, new):
+    text = (GOLDEN / "version-1.json").read_text()
+    assert old in text
+    path = tmp_path / "report.json"
+    path.write_text(text.replace(old, new))
+    assert "edited" in refused(path)
+
+
+def test_two_reports_in_one_file_are_refused(written):
+    written.write_text(written.read_text() * 2)
+    assert "two files became one" in refused(written)
+
+
+def test_a_gates_report_comes_back_as_it_was(tmp_path):
+    path = store.write(GATE, tmp_path / "gate")
+    assert path.name == store.GATE_FILE_NAME
+    loaded = store.load_gate(path)
+    assert loaded.model_copy(update={"content_sha256": ""}) == GATE
+    assert store.load_gate(path.parent) == loaded
+    path.write_text(path.read_text().replace('"exit_code": 8', '"exit_code": 0'))
+    with pytest.raises(ConfigError, match=r"edited .*pocketship gate"):
+        store.load_gate(path)
+
+
+def test_a_gates_number_that_json_cannot_hold_names_its_file(tmp_path):
+    nan = gate_factory.verdict(value=float("inf"))
+    with pytest.raises(MeasurementError, match=r"gate\.json: verdicts\.0\.value is inf"):
+        store.write(GATE.model_copy(update={"verdicts": (nan,)}), tmp_path)
+
+
+def test_a_newer_gate_report_is_refused(tmp_path):
+    path = store.write(GATE, tmp_path)
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2', 1))
+    with pytest.raises(ConfigError, match=r"reads 1 only.*newer pocketship"):
+        store.load_gate(path)
+
+
+def test_either_kind_is_found_by_folder_and_by_content(tmp_path):
+    run, gate = tmp_path / "run", tmp_path / "gate"
+    store.write(REPORT, run)
+    moved = store.write(GATE, gate).rename(tmp_path / "anything.txt")
+    assert store.load_any(run) == store.load(run)
+    assert isinstance(store.load_any(moved), GateReport)
+    with pytest.raises(ConfigError, match="holds no report"):
+        store.load_any(gate)
+    store.write(GATE, run)
+    with pytest.raises(ConfigError, match=r"holds both report\.json and gate\.json"):
+        store.load_any(run)
+
+
+def test_one_kind_is_not_taken_for_the_other(tmp_path):
+    run, gate = store.write(REPORT, tmp_path), store.write(GATE, tmp_path)
+    with pytest.raises(ConfigError, match="is a gate report, not a report"):
+        store.load(gate)
+    with pytest.raises(ConfigError, match="is a report, not a gate report"):
+        store.load_gate(run)
 
 
 @pytest.mark.parametrize(

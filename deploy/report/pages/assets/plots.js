@@ -73,7 +73,7 @@
 
   // Labels hold entities for what Plotly would take for tags: none may be cut in its middle.
   function shortened(text) {
-    const parts = text.match(/&\w+;|[^]/gu) ?? [];
+    const parts = text.match(/&#?\w+;|[^]/gu) ?? [];
     return parts.length > 18 ? `${parts.slice(0, 17).join("")}…` : text;
   }
 

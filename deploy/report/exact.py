@@ -1,0 +1,215 @@
+"""Deterministic figures of base and head: compared exactly, no test, no repetition.
+
+What may grow by how much is in :data:`ALLOWED`; ``rules.allow`` says otherwise for a metric, as a
+relative change (0.01: 1 %), and adds metrics that are not judged exactly unless somebody asks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from deploy.report import stats
+from deploy.report.budgets import deterministic
+from deploy.report.paired import change
+from deploy.types import (
+    Artifact,
+    GateRules,
+    Measurement,
+    Metric,
+    Outcome,
+    Session,
+    Side,
+    Status,
+    Tier,
+    Verdict,
+)
+
+SOURCE = "gate, exact"
+ARTIFACT = "artifact"
+DELEGATED_SHARE = "delegated_share"
+
+ALLOWED: dict[str, float] = {
+    "bytes": 0.0,
+    "partitions": 0.0,
+    DELEGATED_SHARE: 0.0,
+    Metric.INSTRUCTIONS: 0.001,
+}
+"""Relative growth that is let pass; of ``delegated_share`` (more is better) the relative fall.
+
+0.1 % of instructions is five times what the emulated phone's counts vary by (0.02 %).
+"""
+
+ON_REQUEST = (
+    Metric.LOAD_INSTRUCTIONS,
+    Metric.FIRST_INSTRUCTIONS,
+    Metric.OUTPUT_MAX_ABS_DIFF,
+)
+"""Judged only where ``rules.allow`` names them: a load waits for storage in real time, and another
+set of weights has another rounding error, which ``verify`` holds to limits of its own."""
+
+KNOWN = (*ALLOWED, *ON_REQUEST)
+"""Every metric that ``rules.allow`` may name."""
+
+
+def is_exact(metric: Metric, tier: Tier, rules: GateRules) -> bool:
+    """Whether this metric is judged here: it is deterministic on this tier, and wanted."""
+    wanted = metric in ALLOWED or metric in rules.allow
+    return wanted and deterministic(metric, tier)
+
+
+def files(base: Side, head: Side, rules: GateRules) -> Iterator[Verdict]:
+    """Bytes, partitions and delegated share of every artifact that base or head has.
+
+    Counterparts have the same name; where each side has one artifact left over, those two are.
+    """
+    ours = {artifact.name: artifact for artifact in head.artifacts}
+    theirs = {artifact.name: artifact for artifact in base.artifacts}
+    gone = [name for name in theirs if name not in ours]
+    new = [name for name in ours if name not in theirs]
+    pairs = [(theirs[name], ours[name]) for name in theirs if name in ours]
+    if len(gone) == len(new) == 1 and theirs[gone[0]].format is ours[new[0]].format:
+        pairs.append((theirs[gone.pop()], ours[new.pop()]))
+    for before, after in pairs:
+        yield from _file(before, after, rules)
+    if not ours or not theirs:
+        return  # One side was never exported, or was not looked at: its sessions are all there is.
+    for name in gone:
+        yield _verdict(Outcome.INVALID, name, ARTIFACT, "base has this artifact and head has not")
+    for name in new:
+        yield _verdict(Outcome.PASS, name, ARTIFACT, "new in head: nothing to compare it with")
+
+
+def _file(before: Artifact, after: Artifact, rules: GateRules) -> Iterator[Verdict]:
+    name = after.name
+    yield _compare(name, "bytes", float(before.bytes), float(after.bytes), rules, tier=Tier.HOST)
+    for metric, was, now in (
+        ("partitions", before.placement.partitions, after.placement.partitions),
+        (DELEGATED_SHARE, before.placement.delegated_share, after.placement.delegated_share),
+    ):
+        if was is not None and now is not None:
+            yield _compare(name, metric, float(was), float(now), rules, tier=Tier.HOST)
+        elif was is not None or now is not None:
+            who = "base" if was is None else "head"
+            why = (before if was is None else after).placement.reason
+            reason = f"unknown of {who}: {why or 'the exporter did not say'}"
+            yield _verdict(Outcome.INVALID, name, metric, reason)
+
+
+def figure(
+    subject: str,
+    metric: Metric,
+    sessions: Sequence[Session],
+    rules: GateRules,
+    *,
+    source: str = SOURCE,
+) -> Iterator[Verdict]:
+    """One deterministic metric of a case: the median over sessions, which are all but equal.
+
+    Where sessions of one file differ by more than what is allowed the figure is not exact after
+    all; then the change counts only where the two sides' figures do not overlap, else INVALID.
+    """
+    sides: dict[str, list[float]] = {"base": [], "head": []}
+    tiers, why = set(), {"base": "no session has it", "head": "no session has it"}
+    for session in sessions:
+        found = session.case.measurement(metric)
+        value = _value(found)
+        if found is not None and value is not None:
+            sides[session.side].append(value)
+            tiers.add(found.tier)
+        elif found is not None:
+            why[session.side] = found.reason or "not a finite number"
+    for side, values in sides.items():
+        if not values:
+            reason = f"no figure of {side}: {why[side]}"
+            yield _verdict(Outcome.INVALID, subject, metric, reason, source=source)
+            return
+    if len(tiers) > 1:
+        reason = "base and head are of different tiers: never compared"
+        yield _verdict(Outcome.INVALID, subject, metric, reason, source=source)
+        return
+    base, head = sides["base"], sides["head"]
+    tier = tiers.pop()
+    verdict = _compare(
+        subject, metric, _median(base), _median(head), rules, tier=tier, source=source
+    )
+    allowed = _allowed(metric, rules)
+    spread = max((max(v) - min(v)) / abs(m) if (m := _median(v)) else 0.0 for v in (base, head))
+    apart = min(head) > max(base) * (1 + allowed) or max(head) < min(base) * (1 - allowed)
+    if spread > allowed and not apart and max(head) != min(base):
+        reason = (
+            f"{change(1 + spread)} between sessions of the same file, more than the "
+            f"{100 * allowed:g} % that a change may be: not exact here"
+        )
+        verdict = verdict.model_copy(update={"outcome": Outcome.INVALID, "reason": reason})
+    yield verdict
+
+
+def _value(found: Measurement | None) -> float | None:
+    """The median; None where there is none, or it is not a number that can be compared."""
+    if found is None or found.status is not Status.OK:
+        return None
+    return stats.median(found.samples)
+
+
+def _median(values: Sequence[float]) -> float:
+    middle = stats.median(values)
+    return math.nan if middle is None else middle
+
+
+def _allowed(metric: str, rules: GateRules) -> float:
+    return rules.allow.get(metric, ALLOWED.get(metric, 0.0))
+
+
+def _compare(
+    subject: str,
+    metric: str,
+    before: float,
+    after: float,
+    rules: GateRules,
+    *,
+    tier: Tier,
+    source: str = SOURCE,
+) -> Verdict:
+    allowed = _allowed(metric, rules)
+    less_is_worse = metric == DELEGATED_SHARE
+    limit = before * (1 - allowed if less_is_worse else 1 + allowed)
+    # 64/65 computed twice is the same number; a limit that was multiplied may be off in the end.
+    slack = 1e-12 * abs(limit)
+    worse = after < limit - slack if less_is_worse else after > limit + slack
+    mirror = before * (1 + allowed if less_is_worse else 1 - allowed)
+    better = after > mirror + slack if less_is_worse else after < mirror - slack
+    outcome = Outcome.REGRESSED if worse else Outcome.IMPROVED if better else Outcome.PASS
+    if after == before:
+        reason = "the same"
+    elif before:
+        reason = change(after / before)
+    else:
+        reason = "base has 0"
+    if allowed and after != before:
+        reason += f", {100 * allowed:g} % is let pass"
+    return Verdict(
+        outcome=outcome,
+        subject=subject,
+        metric=metric,
+        value=after,
+        limit=limit,
+        source=source,
+        reason=f"exact: {reason}",
+        tier=tier,
+        base_value=before,
+    )
+
+
+def _verdict(
+    outcome: Outcome, subject: str, metric: str, reason: str, *, source: str = SOURCE
+) -> Verdict:
+    return Verdict(
+        outcome=outcome,
+        subject=subject,
+        metric=metric,
+        value=None,
+        limit=None,
+        source=source,
+        reason=reason,
+    )
