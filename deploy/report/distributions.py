@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 P90_FROM = 64
 P99_FROM = 662
@@ -50,7 +52,7 @@ def summarize(samples: Sequence[float]) -> Summary:
         raise ValueError("a distribution needs at least one sample, and all of them finite")
     q1, median, q3 = (quantile(values, share) for share in (0.25, 0.5, 0.75))
     reach = 1.5 * (q3 - q1)
-    mad = statistics.median(abs(value - median) for value in values)
+    mad = statistics.median([abs(value - median) for value in values])
     far = OUTLIER_Z * mad
     return Summary(
         n=len(values),
@@ -66,7 +68,11 @@ def summarize(samples: Sequence[float]) -> Summary:
         p90=quantile(values, 0.9) if len(values) >= P90_FROM else None,
         p99=quantile(values, 0.99) if len(values) >= P99_FROM else None,
         # Where half of the samples are equal every other one would be infinitely far away.
-        outliers=sum(abs(value - median) > far for value in values) if mad else 0,
+        outliers=len(values)
+        - bisect_right(values, median + far)
+        + bisect_left(values, median - far)
+        if mad
+        else 0,
     )
 
 
@@ -97,10 +103,10 @@ def histogram(samples: Sequence[float]) -> Histogram:
     wide = 2 * (quantile(values, 0.75) - quantile(values, 0.25)) / len(values) ** (1 / 3)
     wanted = (high - low) / wide if wide > 0 else math.inf
     bins = max(1, math.ceil(min(wanted, _BINS)))
-    counts = [0] * bins
-    for value in values:
-        counts[min(int((value - low) / (high - low) * bins), bins - 1)] += 1
-    return Histogram(low, (high - low) / bins, tuple(counts))
+    edges = [low + (high - low) * number / bins for number in range(1, bins)]
+    places = [0, *(bisect_left(values, edge) for edge in edges), len(values)]
+    counts = tuple(after - before for before, after in pairwise(places))
+    return Histogram(low, (high - low) / bins, counts)
 
 
 @dataclass(frozen=True)
@@ -127,5 +133,5 @@ def trace(samples: Sequence[float]) -> Trace:
     low, high = min(values), max(values)
     step = (high - low) / STEPS
     places = [round((value - low) / step) if step else 0 for value in values]
-    deltas = [here - before for here, before in zip(places, [0, *places], strict=False)]
+    deltas = [after - before for before, after in pairwise([0, *places])]
     return Trace(low, step, stretch, ",".join(map(str, deltas)))

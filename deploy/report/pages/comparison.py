@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.report import figures
+from deploy.report import comparable, figures
 from deploy.report.pages import site
 from deploy.report.tables import Cell, Column, Table, Tone, missing, name, nothing, plain, words_of
 from deploy.types import Case, DeviceRun, Measurement, Metric, Report, Tier
@@ -76,24 +76,6 @@ def _runs(left: Report, right: Report) -> Table:
     return Table("The two runs", (Column("What"), *map(Column, _names(left, right))), rows)
 
 
-def refusal(
-    one: Case, two: Case, a: Measurement, b: Measurement, where: Sequence[DeviceRun | None]
-) -> str:
-    """Why two figures must not be compared; empty where they may be."""
-    if a.tier is not b.tier:
-        return f"tier {a.tier} against {b.tier}: never compared"
-    if one.runtime_version != two.runtime_version:
-        return (
-            f"runtime {one.runtime_version or 'unknown'} against {two.runtime_version or 'unknown'}"
-        )
-    infos = [run.info if run else None for run in where]
-    builds = [info.os_build or info.kernel if info else None for info in infos]
-    if builds[0] != builds[1]:
-        return f"OS build {builds[0] or 'unknown'} against {builds[1] or 'unknown'}"
-    models = [(info.model, info.soc) if info else None for info in infos]
-    return "" if models[0] == models[1] else "another device of the same profile"
-
-
 def _figures(left: Report, right: Report, names: tuple[str, str]) -> Table | None:
     theirs = {case.id: case for case in right.cases}
     places = [{run.profile.name: run for run in report.devices} for report in (left, right)]
@@ -103,6 +85,7 @@ def _figures(left: Report, right: Report, names: tuple[str, str]) -> Table | Non
         if other is None:
             continue
         where = [place.get(case.device) for place in places]
+        around = _circumstances(case, other, where)
         both = dict.fromkeys(m.metric for c in (case, other) for m in c.measurements)
         if not both:
             why = "; ".join(dict.fromkeys(c.reason or "no figure" for c in (case, other)))
@@ -118,7 +101,7 @@ def _figures(left: Report, right: Report, names: tuple[str, str]) -> Table | Non
                     Cell(figures.title(metric)),
                     _side(metric, a),
                     _side(metric, b),
-                    _ratio(metric, a, b, refusal(case, other, a, b, where) if a and b else ""),
+                    _ratio(metric, a, b, around),
                 )
             )
     if not rows:
@@ -140,6 +123,17 @@ def _figures(left: Report, right: Report, names: tuple[str, str]) -> Table | Non
     )
 
 
+def _circumstances(
+    one: Case, other: Case, where: Sequence[DeviceRun | None]
+) -> tuple[comparable.Reason, ...]:
+    """Why no figure of these two cases may be compared; empty where they may be."""
+    found = list(comparable.reasons(*(comparable.circumstances(case) for case in (one, other))))
+    base, head = where
+    if base is not None and head is not None:
+        found += comparable.device_runs(base, head)
+    return tuple(dict.fromkeys(found))
+
+
 def _side(metric: Metric, found: Measurement | None) -> Cell:
     if found is None:
         return missing("none", "this run has no such figure")
@@ -149,13 +143,19 @@ def _side(metric: Metric, found: Measurement | None) -> Cell:
     return Cell(figures.figure(metric, found.median), spread, tier=found.tier)
 
 
-def _ratio(metric: Metric, a: Measurement | None, b: Measurement | None, refused: str) -> Cell:
-    if refused:
-        return missing("not compared", refused)
+def _ratio(
+    metric: Metric,
+    a: Measurement | None,
+    b: Measurement | None,
+    around: Sequence[comparable.Reason],
+) -> Cell:
     if not (a and a.samples) and not (b and b.samples):
         return nothing()  # The cells before it say why.
     if a is None or b is None or a.median is None or b.median is None:
         return missing("no ratio", "one side has no figure")
+    refused = dict.fromkeys((*around, *comparable.figures(a, b)))
+    if refused:
+        return missing("not compared", "; ".join(reason.text for reason in refused))
     if a.median == 0:
         if b.median == 0:
             return Cell("equal")

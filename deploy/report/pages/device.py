@@ -43,14 +43,16 @@ _MEMORY = (
 )
 
 Found = list[tuple[Case, Measurement]]
+Summaries = Sequence[tuple[Case, Measurement, Summary]]
 
 
 def content(report: Report, run: DeviceRun) -> dict[str, object]:
     """What the template needs beside the device's own section."""
     cases = [case for case in report.cases if case.device == run.profile.name]
+    found = summaries(cases)
     return {
-        "boxes": [plot for metric in _STEADY for plot in boxes(cases, metric)],
-        "distributions": distributions(cases),
+        "boxes": [plot for metric in _STEADY for plot in boxes(found, metric)],
+        "distributions": distributions(found),
         "explorer": explorer(cases),
         "stages": [plot for metrics in _STAGES for plot in dots(cases, metrics, "stages")],
         "memory": dots(cases, _MEMORY, "memory"),
@@ -66,13 +68,11 @@ def _of(case: Case) -> str:
     return f"{case.artifact}, {case.threads} thread{'' if case.threads == 1 else 's'}"
 
 
-def _with(cases: Sequence[Case], metric: Metric, tier: Tier, least: int = 1) -> Found:
+def _with(cases: Sequence[Case], metric: Metric, tier: Tier) -> Found:
     return [
         (case, found)
         for case in cases
-        if (found := case.measurement(metric)) is not None
-        and found.tier is tier
-        and len(found.samples) >= least
+        if (found := case.measurement(metric)) is not None and found.tier is tier and found.samples
     ]
 
 
@@ -81,11 +81,21 @@ def _tiers(cases: Sequence[Case], metrics: Sequence[Metric]) -> list[Tier]:
     return [tier for tier in Tier if tier in seen]
 
 
-def boxes(cases: Sequence[Case], metric: Metric) -> list[Plot]:
+def summaries(cases: Sequence[Case]) -> Summaries:
+    """The summary of everything that has several samples, in the order of the cases."""
+    return [
+        (case, m, summarize(m.samples))
+        for case in cases
+        for m in case.measurements
+        if len(m.samples) > 1
+    ]
+
+
+def boxes(summaries: Summaries, metric: Metric) -> list[Plot]:
     """A box a case from its summary, in the order of the cases; one plot a tier."""
     found = []
-    for tier in _tiers(cases, (metric,)):
-        told = [(c, summarize(m.samples)) for c, m in _with(cases, metric, tier, 2)]
+    for tier in Tier:
+        told = [(c, s) for c, m, s in summaries if m.metric is metric and m.tier is tier]
         if not told:
             continue
         frames = []
@@ -149,13 +159,9 @@ def _described(metric: Metric, told: Sequence[tuple[Case, Summary]]) -> str:
     )
 
 
-def distributions(cases: Sequence[Case]) -> Table | None:
+def distributions(summaries: Summaries) -> Table | None:
     """Percentiles of everything that has several samples, None where nothing has."""
-    rows = []
-    for case in cases:
-        for m in case.measurements:
-            if len(m.samples) > 1:
-                rows.append(_distribution(case, m, summarize(m.samples)))
+    rows = [_distribution(case, m, found) for case, m, found in summaries]
     if not rows:
         return None
     titles = ("n", "Lowest", "First quartile", "Median", "Third quartile", "p90", "p99", "Highest")

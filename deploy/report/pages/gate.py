@@ -6,21 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from deploy.report import conditions, devices, figures
+from deploy.report.formats import judged
 from deploy.report.pages import gate_plots, gate_tables, site
-from deploy.report.pages.gate_words import sentence, tier_of
 from deploy.report.pages.site import INDEX, Link
-from deploy.report.tables import TIERS, plain
-from deploy.types import GateReport, Outcome, Tier
+from deploy.report.tables import plain
+from deploy.types import GateReport, Outcome, Verdict
 
 SESSIONS = "sessions.html"
-
-_WORDS = {
-    Outcome.PASS: "nothing got worse by as much as counts",
-    Outcome.IMPROVED: "head is better, and nothing got worse",
-    Outcome.REGRESSED: "head is worse",
-    Outcome.INCONCLUSIVE: "the sessions do not decide",
-    Outcome.INVALID: "something that was asked for could not be measured, so nothing is decided",
-}
 
 
 def write(gate: GateReport, folder: Path) -> Path:
@@ -40,9 +32,8 @@ def build(gate: GateReport) -> dict[str, str]:
         "outcome": str(gate.outcome),
         "tone": site.tone(gate.outcome),
     }
-    order = [Outcome.REGRESSED, Outcome.INVALID, Outcome.INCONCLUSIVE, Outcome.IMPROVED]
-    told = [v for v in gate.verdicts if v.outcome in order or v.accepted]
-    told.sort(key=lambda v: order.index(v.outcome) if v.outcome in order else len(order))
+    shown = judged.judged(gate)
+    told = [one for one in shown.lines if one in shown.troubles or _notable(one.verdict)]
     device = _device(gate)
     return {
         INDEX: site.render(
@@ -50,21 +41,21 @@ def build(gate: GateReport) -> dict[str, str]:
             page=INDEX,
             title=title,
             links=links,
-            headline=f"{gate.outcome}: {_WORDS[gate.outcome]}. Exit code {gate.exit_code}.",
+            headline=shown.headline,
             told=[
                 {
-                    "outcome": str(v.outcome),
-                    "subject": plain(v.subject),
-                    "metric": plain(figures.TITLES.get(v.metric, v.metric)),
-                    "reason": sentence(v),
+                    "outcome": str(one.verdict.outcome),
+                    "subject": plain(one.verdict.subject),
+                    "metric": plain(figures.TITLES.get(one.verdict.metric, one.verdict.metric)),
+                    "reason": judged.sentence(one),
                 }
-                for v in told
+                for one in told
             ],
             place=f"On {device.name} ({device.tier})" if device else "On no device",
-            forest=gate_plots.forest(gate),
-            verdicts=gate_tables.verdicts(gate),
+            forest=gate_plots.forest(shown.lines),
+            verdicts=gate_tables.verdicts(shown.lines),
             accepted=gate_tables.accepted(gate),
-            tiers=_tiers(gate),
+            tiers=shown.tiers(),
             **common,
         ),
         SESSIONS: site.render(
@@ -87,6 +78,5 @@ def _device(gate: GateReport) -> devices.DeviceSection | None:
     return devices.section(gate.device, ()) if gate.device else None
 
 
-def _tiers(gate: GateReport) -> tuple[Tier, ...]:
-    seen = {tier_of(gate, verdict) for verdict in gate.verdicts}
-    return tuple(tier for tier in TIERS if tier in seen)
+def _notable(verdict: Verdict) -> bool:
+    return verdict.outcome is Outcome.IMPROVED or bool(verdict.accepted)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deploy.report import figures
-from deploy.report.pages.gate_words import percent, tier_of
+from deploy.report.formats.judged import Line, percent
 from deploy.report.pages.plots import Frame, Plot, label, row_height, rows_axis
 from deploy.report.tables import plain
 from deploy.types import GateReport, Metric, Outcome, Paired, Session, Tier, Verdict
@@ -15,12 +15,15 @@ from deploy.types import GateReport, Metric, Outcome, Paired, Session, Tier, Ver
 _STEADY = (Metric.LATENCY_MS, Metric.INSTRUCTIONS)
 
 
-def forest(gate: GateReport) -> list[Plot]:
+def forest(lines: Sequence[Line]) -> list[Plot]:
     """Relative changes with their intervals against the margin; one plot a tier."""
     found = []
-    paired = [(v, v.paired) for v in gate.verdicts if v.paired is not None]
     for tier in Tier:
-        rows = [(v, p) for v, p in paired if tier_of(gate, v) is tier and _drawable(p)]
+        rows = [
+            (one.verdict, one.verdict.paired)
+            for one in lines
+            if one.tier is tier and one.verdict.paired and _drawable(one.verdict.paired)
+        ]
         if rows:
             found.append(_forest_of(tier, rows))
     if not found:

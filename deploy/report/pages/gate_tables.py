@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from deploy.report import figures
-from deploy.report.pages.gate_words import percent, tier_of
+from deploy.report.formats import judged
+from deploy.report.formats.judged import Line, percent
 from deploy.report.tables import (
     Cell,
     Column,
@@ -26,9 +29,9 @@ _TONES: dict[Outcome, Tone] = {
 }
 
 
-def verdicts(gate: GateReport) -> Table | None:
-    """Every verdict with all of its evidence."""
-    if not gate.verdicts:
+def verdicts(lines: Sequence[Line]) -> Table | None:
+    """Every verdict with all of its evidence, worst first."""
+    if not lines:
         return None
     return Table(
         caption="Verdicts",
@@ -42,7 +45,7 @@ def verdicts(gate: GateReport) -> Table | None:
             Column("p", number=True),
             Column("Why"),
         ),
-        rows=tuple(_verdict(gate, verdict) for verdict in gate.verdicts),
+        rows=tuple(_verdict(one) for one in lines),
         notes=(
             "Change: the median over pairs with its interval where sessions were paired, else head "
             "against base. Counts from: the margin of noisy figures, the limit of exact ones. p: "
@@ -52,8 +55,8 @@ def verdicts(gate: GateReport) -> Table | None:
     )
 
 
-def _verdict(gate: GateReport, v: Verdict) -> tuple[Cell, ...]:
-    tier, paired = tier_of(gate, v), v.paired
+def _verdict(line: Line) -> tuple[Cell, ...]:
+    v, tier, paired = line.verdict, line.tier, line.verdict.paired
     change, margin, p = nothing(), nothing(), nothing()
     if paired is not None:
         low, high = (percent(edge) for edge in paired.interval)
@@ -66,20 +69,19 @@ def _verdict(gate: GateReport, v: Verdict) -> tuple[Cell, ...]:
             f"of {figures.limit(paired.alpha)}",
         )
     else:
-        if v.base_value and v.value is not None:
-            change = Cell(percent(v.value / v.base_value))
+        if exact := judged.change(v):
+            change = Cell(exact)
         if v.limit is not None:
             margin = Cell(figures.limit(v.limit), "limit")
-    signed = f"signed off: {plain(v.accepted)}" if v.accepted else ""
     return (
         name(v.subject),
         Cell(plain(figures.title(v.metric))),
-        Cell(str(v.outcome), signed, tone=_TONES[v.outcome]),
+        Cell(str(v.outcome), "accepted" if v.accepted else "", tone=_TONES[v.outcome]),
         nothing() if v.value is None else _head(v, tier),
         change,
         margin,
         p,
-        Cell(plain(v.reason) or "no reason given", plain(v.source)),
+        Cell(judged.reason(v), plain(v.source)),
     )
 
 

@@ -72,7 +72,7 @@ def embedded(value: object) -> Markup:
     return Markup(text)  # nosec: everything that could be markup was just taken out
 
 
-# Tags, links and dollars: Plotly obeys the first two, and takes what stands between dollars for TeX.
+# Plotly obeys tags and links in labels, and takes what stands between dollars for TeX.
 _ENTITIES = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("$", "&#36;"))
 
 

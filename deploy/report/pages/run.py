@@ -18,6 +18,9 @@ TRENDS = "trends.html"
 CHECKS = "checks.html"
 NO_HISTORY = "This run was made without a history of earlier ones, so there is nothing to compare."
 
+_SENTENCES = 12  # What a reader still reads above the tables.
+_TABLES = 6  # Variants whose tables are open; those of the others are folded.
+
 
 def write(
     report: Report,
@@ -60,6 +63,7 @@ def build(
         title = f"{what}: {report.pipeline}" if what else f"{report.pipeline}: {report.outcome}"
         return site.render(template, page=file, title=title, links=links, **common, **content)
 
+    bought = summary(report)
     pages = {
         INDEX: page(
             INDEX,
@@ -76,8 +80,9 @@ def build(
                 for v in words.troubles(report)
             ],
             absences=words.absences(report),
-            changes=changes.sentences(report),
-            summary=summary(report),
+            changes=_few(changes.sentences(report)),
+            summary=bought[:_TABLES],
+            more=bought[_TABLES:],
             unpaired=sections.unpaired(report),
             devices=[
                 {
@@ -122,6 +127,11 @@ def build(
         provenance=sections.provenance(report),
     )
     return pages
+
+
+def _few(lines: Sequence[str]) -> list[str]:
+    left = len(lines) - _SENTENCES
+    return [*lines[:_SENTENCES], *([f"And {left:,} more like these, in the tables."] * (left > 0))]
 
 
 def _state(report: Report, device: str, status: Status) -> str:

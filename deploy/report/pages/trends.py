@@ -7,8 +7,9 @@ from typing import Any
 
 from deploy.report import figures
 from deploy.report.pages.plots import Frame, Plot, label
-from deploy.report.series import ChangePoint, Series
+from deploy.report.series import Change, Series
 from deploy.report.tables import Cell, Column, Table, missing, name, plain
+from deploy.types import Tier
 
 
 @dataclass(frozen=True)
@@ -23,24 +24,29 @@ class Trend:
 
 def trend(number: int, series: Series) -> Trend:
     """The picture and table of one series; a series of one point has no picture and says so."""
-    heading = f"{series.subject} on {series.device} with {series.runtime}"
-    told = tuple(_told(series, change) for change in series.changes)
-    build = f"OS build {series.os_build}" if series.os_build else "OS build unknown"
+    threads = f"{series.threads} thread{'' if series.threads == 1 else 's'}"
+    title = figures.title(series.metric)
+    told = [_told(series, change) for change in series.changes]
     some = len(series.points) > 1
+    notes = [f"OS build {plain(series.os_build)}." if series.os_build else "OS build unknown."]
+    if series.missing:
+        notes.append(f"{series.missing} run{'s' * (series.missing != 1)} between have no figure.")
+    if series.branch is None:
+        notes.append("Points are of several branches, so nobody looked for change points.")
+    elif some and not told:
+        told = [f"No change point was found on {plain(series.branch)}."]
     plot = Plot(
         id=f"trend-{number}",
-        title=figures.title(series.metric),
-        tiers=(series.tier,),
+        title=title,
+        tiers=(Tier(series.tier),),
         frames=(Frame("", tuple(_traces(series)), _layout(series), 300),) if some else (),
-        described=f"{figures.title(series.metric)} over {len(series.points)} runs. "
-        + (" ".join(told) or "No change point."),
+        described=" ".join((f"{title} over {len(series.points)} runs.", *told)),
         table=_table(series) if series.points else None,
-        notes=(plain(build) + ".", plain(series.method)),
+        notes=tuple(notes),
         reason="" if some else "a line needs two runs, and there are fewer of this figure",
     )
-    if not told and some:
-        told = ("No change point was found.",) if series.method else ()
-    return Trend(plain(heading), plot, told, plain(series.note))
+    heading = f"{series.artifact}, {threads}, on {series.device}"
+    return Trend(plain(heading), plot, tuple(told), plain(series.note))
 
 
 def _traces(series: Series) -> list[dict[str, Any]]:
@@ -49,15 +55,16 @@ def _traces(series: Series) -> list[dict[str, Any]]:
         "type": "scatter",
         "mode": "lines+markers",
         "x": places,
-        "y": [point.value for point in points],
-        "text": [label(f"{_commit(point.commit)}, {point.when}") for point in points],
+        "y": [point.median for point in points],
+        "text": [label(f"{_commit(point.commit)}, {point.created_utc}") for point in points],
         "hovertemplate": "%{text}<br>%{y:,.6g}<extra></extra>",
         "meta": {"colour": 0},
         "name": "median",
     }
-    if any(point.low is not None and point.high is not None for point in points):
-        up = [0 if p.high is None else max(0.0, p.high - p.value) for p in points]
-        down = [0 if p.low is None else max(0.0, p.value - p.low) for p in points]
+    if any(point.interval for point in points):
+        edges_of = [point.interval or (point.median, point.median) for point in points]
+        up = [max(0.0, e[1] - p.median) for e, p in zip(edges_of, points, strict=True)]
+        down = [max(0.0, p.median - e[0]) for e, p in zip(edges_of, points, strict=True)]
         line["error_y"] = {"type": "data", "symmetric": False, "array": up, "arrayminus": down}
     levels: list[dict[str, Any]] = []
     edges = [0, *(change.index for change in series.changes), len(points)]
@@ -113,15 +120,15 @@ def _table(series: Series) -> Table:
     rows = []
     for index, point in enumerate(series.points):
         interval = ""
-        if point.low is not None and point.high is not None:
-            low, high = (figures.figure(series.metric, edge) for edge in (point.low, point.high))
+        if point.interval is not None:
+            low, high = (figures.figure(series.metric, edge) for edge in point.interval)
             interval = f"{low} to {high}"
         rows.append(
             (
                 name(point.run_id),
-                Cell(plain(point.when)),
+                Cell(plain(point.created_utc)),
                 name(_commit(point.commit)) if point.commit else missing("unknown", "no commit"),
-                Cell(figures.figure(series.metric, point.value), interval, tier=series.tier),
+                Cell(figures.figure(series.metric, point.median), interval, tier=Tier(series.tier)),
                 Cell(figures.count(point.n)),
                 Cell(_told(series, changes[index]) if index in changes else "–"),
             )
@@ -140,14 +147,16 @@ def _table(series: Series) -> Table:
     )
 
 
-def _commit(commit: str | None) -> str:
+def _commit(commit: str) -> str:
     return plain(commit)[:8] if commit else "unknown"
 
 
-def _told(series: Series, change: ChangePoint) -> str:
+def _told(series: Series, change: Change) -> str:
     before, after = (figures.figure(series.metric, v) for v in (change.before, change.after))
     share = f" ({100 * (change.after / change.before - 1):+.1f} %)" if change.before else ""
     known = 0 <= change.index < len(series.points)
     place = _commit(series.points[change.index].commit) if known else f"point {change.index}"
-    text = f"From {place} on: {before} → {after}{share.replace('-', '−')}"
-    return f"{text}; {plain(change.note)}." if change.note else f"{text}."
+    between = f"From {place} on (after {_commit(change.commit_before)})"
+    text = f"{between}: {before} → {after}{share.replace('-', '−')}"
+    also = f"; {plain(', '.join(change.with_it))} changed there too" if change.with_it else ""
+    return f"{text}, p = {figures.significant(change.p_value, 2)}{also}."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import random
+from dataclasses import dataclass
 
-from deploy.report.series import ChangePoint, Point, Series
 from deploy.types import (
     Acceptance,
     Case,
@@ -158,44 +158,58 @@ def report(**changes: object) -> Report:
     return made.model_copy(update=values | changes)
 
 
+@dataclass(frozen=True)
+class Point:
+    created_utc: str
+    commit: str
+    run_id: str
+    median: float
+    interval: tuple[float, float] | None
+    n: int = 800
+
+
+@dataclass(frozen=True)
+class Change:
+    index: int
+    commit_before: str
+    before: float
+    after: float
+    p_value: float
+    with_it: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Series:
+    points: tuple[Point, ...]
+    changes: tuple[Change, ...] = ()
+    note: str = ""
+    branch: str | None = "main"
+    missing: int = 0
+    os_build: str = "TP1A.1"
+    device: str = "test-phone"
+    tier: str = "device"
+    runtime: str = "executorch"
+    artifact: str = "fp32.executorch"
+    threads: int = 1
+    metric: str = "latency_ms"
+
+
 def series() -> tuple[Series, ...]:
     """A step down at the 20th of 30 runs, and a series of one."""
     points = tuple(
         Point(
-            when=f"2030-01-{day:02d}T12:00:00Z",
+            created_utc=f"2030-01-{day:02d}T12:00:00Z",
             commit=f"{day:02d}23456789abcdef",
             run_id=f"203001{day:02d}-120000",
-            value=value,
-            n=800,
-            low=value - 0.1,
-            high=value + 0.1,
+            median=value,
+            interval=(value - 0.1, value + 0.1),
         )
         for day in range(1, 31)
         for value in [noisy(day, 21.0 if day < 20 else 19.5, 1)[0]]
     )
-    change = ChangePoint(index=19, before=21.2, after=19.7, note="p = 0.001")
-    full = Series(
-        device="test-phone",
-        os_build="TP1A.1",
-        runtime="ExecuTorch 1.5.1",
-        subject="fp32.executorch, 1 thread",
-        metric="latency_ms",
-        tier=Tier.DEVICE,
-        points=points,
-        changes=(change,),
-        method="Change points by a made-up method.",
-    )
-    lonely = Series(
-        device="test-phone",
-        os_build=None,
-        runtime="ExecuTorch 1.5.1",
-        subject="int8.executorch, 1 thread",
-        metric="latency_ms",
-        tier=Tier.DEVICE,
-        points=points[:1],
-        note="The OS changed before this run.",
-    )
-    return full, lonely
+    change = Change(19, points[18].commit, 21.2, 19.7, 0.002, ("the recipe",))
+    lonely = Series(points[:1], note="The OS changed before this run.", os_build="", missing=2)
+    return Series(points, (change,)), lonely
 
 
 def gate(label: str = "main") -> GateReport:
