@@ -41,7 +41,7 @@ _RESOURCES = (
 _TASK = (Metric.TASK_METRIC, Metric.TASK_METRIC_DROP)
 _MEDIANS = ("Each figure is the median of its samples.",)
 _SAMPLES_SHOWN = 500
-_SAMPLES_AT_ALL = 50_000
+_SAMPLES_AT_ALL = 10_000
 _OPERATORS = "Cost of each operator"
 
 
