@@ -65,7 +65,7 @@ def content(report: Report, run: DeviceRun) -> dict[str, object]:
 
 
 def _of(case: Case) -> str:
-    return f"{case.artifact}, {case.threads} thread{'' if case.threads == 1 else 's'}"
+    return plain(f"{case.artifact}, {case.threads} thread{'' if case.threads == 1 else 's'}")
 
 
 def _with(cases: Sequence[Case], metric: Metric, tier: Tier) -> Found:
