@@ -85,7 +85,6 @@ def _forest_of(tier: Tier, rows: Sequence[tuple[Verdict, Paired]]) -> Plot:
             "y0": row - 0.4,
             "y1": row + 0.4,
             "line": {"width": 0},
-            "opacity": 0.5,
         }
         for row, (_, paired) in enumerate(rows)
     ]

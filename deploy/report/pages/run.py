@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.files import write_text
 from deploy.report import changes, devices, ledger, sections, waterfall, words
 from deploy.report.pages import device as device_page
 from deploy.report.pages import pareto, site, trends
@@ -34,35 +35,59 @@ def write(
     return site.write(pages, folder, stale="device-*.html")
 
 
+def write_trends(
+    report: Report,
+    folder: Path,
+    *,
+    series: Sequence[Series] = (),
+    without_series: str = NO_HISTORY,
+) -> Path:
+    """Write the page of trends alone, once the history has the run; return its path."""
+    path = folder / TRENDS
+    write_text(path, _trends(_Site(report), series, without_series))
+    return path
+
+
+class _Site:
+    """What all pages of a run have in common."""
+
+    def __init__(self, report: Report) -> None:
+        names = [run.profile.name for run in report.devices]
+        slugs = site.slugs(names)
+        self.files = [f"device-{slugs[name]}.html" for name in names]
+        self._report = report
+        self._links = [
+            Link(INDEX, "Overview"),
+            *(Link(file, plain(name)) for file, name in zip(self.files, names, strict=True)),
+            Link(COMPRESSION, "Compression"),
+            Link(TRENDS, "Trends"),
+            Link(CHECKS, "Checks"),
+        ]
+
+    def page(self, file: str, template: str, what: str, **content: object) -> str:
+        """One page; ``what`` is its part of the title, empty for the overview."""
+        report = self._report
+        title = f"{what}: {report.pipeline}" if what else f"{report.pipeline}: {report.outcome}"
+        return site.render(
+            template,
+            page=file,
+            title=title,
+            links=self._links,
+            run=plain(report.run_id),
+            created=plain(report.created_utc),
+            pipeline=plain(report.pipeline),
+            tone=site.tone(report.outcome),
+            **content,
+        )
+
+
 def build(
     report: Report, *, series: Sequence[Series] = (), without_series: str = NO_HISTORY
 ) -> dict[str, str]:
     """Every page of the site by its file name; ``without_series`` says why there is no trend."""
     found = devices.sections(report)
-    files = {
-        name: f"device-{slug}.html"
-        for name, slug in site.slugs(run.profile.name for run in report.devices).items()
-    }
-    named = [files[run.profile.name] for run in report.devices]
-    links = [
-        Link(INDEX, "Overview"),
-        *(Link(file, section.name) for file, section in zip(named, found, strict=True)),
-        Link(COMPRESSION, "Compression"),
-        Link(TRENDS, "Trends"),
-        Link(CHECKS, "Checks"),
-    ]
-    common = {
-        "run": plain(report.run_id),
-        "created": plain(report.created_utc),
-        "pipeline": plain(report.pipeline),
-        "outcome": str(report.outcome),
-        "tone": site.tone(report.outcome),
-    }
-
-    def page(file: str, template: str, what: str, **content: object) -> str:
-        title = f"{what}: {report.pipeline}" if what else f"{report.pipeline}: {report.outcome}"
-        return site.render(template, page=file, title=title, links=links, **common, **content)
-
+    made = _Site(report)
+    page, named = made.page, made.files
     bought = summary(report)
     pages = {
         INDEX: page(
@@ -110,13 +135,7 @@ def build(
         warnings=ledger.warnings(report),
         pareto=pareto.plots(report),
     )
-    pages[TRENDS] = page(
-        TRENDS,
-        "trends.html.j2",
-        "Trends",
-        trends=[trends.trend(number, one) for number, one in enumerate(series)],
-        reason="" if series else plain(without_series),
-    )
+    pages[TRENDS] = _trends(made, series, without_series)
     pages[CHECKS] = page(
         CHECKS,
         "checks.html.j2",
@@ -127,6 +146,16 @@ def build(
         provenance=sections.provenance(report),
     )
     return pages
+
+
+def _trends(made: _Site, series: Sequence[Series], without_series: str) -> str:
+    return made.page(
+        TRENDS,
+        "trends.html.j2",
+        "Trends",
+        trends=[trends.trend(number, one) for number, one in enumerate(series)],
+        reason="" if series else plain(without_series),
+    )
 
 
 def _few(lines: Sequence[str]) -> list[str]:

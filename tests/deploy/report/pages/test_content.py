@@ -253,6 +253,15 @@ def test_without_a_history_the_page_of_trends_says_why() -> None:
     assert "No trend: the database is &lt;locked&gt;" in text
 
 
+def test_trends_can_be_written_once_the_history_has_the_run(tmp_path: Path) -> None:
+    run.write(REPORT, tmp_path)
+    before = {file.name: file.read_text() for file in tmp_path.glob("*.html")}
+    path = run.write_trends(REPORT, tmp_path, series=examples.series())
+    assert path.read_text() == run.build(REPORT, series=examples.series())["trends.html"]
+    changed = {f.name for f in tmp_path.glob("*.html") if f.read_text() != before[f.name]}
+    assert changed == {"trends.html"}
+
+
 def test_a_gate_shows_each_interval_against_its_margin() -> None:
     made = examples.gate()
     pages = gate.build(made)
