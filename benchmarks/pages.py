@@ -9,6 +9,7 @@ beside the figure reached.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import sys
@@ -113,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         assets = sum(file.stat().st_size for file in (folder / "assets").iterdir())
         print(f"| assets | {assets:,} | |")
     index = times["index.html"]
-    print(f"\nall files: {total:,} bytes; target below {MOST_BYTES:,}: {_held(total < MOST_BYTES)}")
+    cores, load = os.cpu_count(), os.getloadavg()[1]
+    print(f"\n{cores} cores, load average of the last 5 minutes {load:.1f}")
+    print(f"all files: {total:,} bytes; target below {MOST_BYTES:,}: {_held(total < MOST_BYTES)}")
     print(
         f"index.html: {index:.2f} s; target below {MOST_SECONDS:g}: {_held(index < MOST_SECONDS)}"
     )
