@@ -10,7 +10,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 CPP_SOURCES := $(shell find android_harness -type d -name build -prune -o -type f \( -name '*.cpp' -o -name '*.h' \) -print 2>/dev/null)
 
-.PHONY: help setup demo test lint format bench bench-agent bench-compress bench-pages chaos fuzz phone-image clean distclean
+.PHONY: help setup demo test lint format bench bench-agent bench-compress bench-gate bench-history bench-pages chaos fuzz phone-image clean distclean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,12 @@ bench-compress: setup ## recipes beside single libraries; MODEL=<row> SEEDS=<n> 
 
 bench-pages: setup ## size and opening time of the pages of 1,000 cases with 1,000 samples each
 	$(PYTHON) -m benchmarks.pages
+
+bench-gate: setup ## the gate and other rules on simulated devices; PHONE=1: on the emulated phone
+	$(PYTHON) -m benchmarks.gate $(if $(PHONE),--phone)
+
+bench-history: setup ## a history of 100,000 cases, targets beside figures; CASES=<n>
+	$(PYTHON) -m benchmarks.history $(if $(CASES),--cases $(CASES))
 
 chaos: setup ## 4 emulated phones and 64 daemons under random faults; SEED=<n> for other ones
 	$(PYTHON) -m benchmarks.chaos $(if $(SEED),--seed $(SEED))

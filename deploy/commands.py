@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from deploy import config, connect, pipeline, stored, workspace
+from deploy import config, connect, history_commands, pipeline, stored, workspace
 from deploy.bench.runner import preset
 from deploy.bench.session import run_device
 from deploy.config import CostConfig, DeviceConfig, PipelineConfig
@@ -18,11 +18,12 @@ from deploy.console import Session
 from deploy.devices import adb, profiles
 from deploy.devices.recording import RecordingDevice
 from deploy.emulator import machine
-from deploy.errors import ConfigError
+from deploy.errors import ConfigError, PocketshipError
 from deploy.files import write_text
 from deploy.harness import bundle
 from deploy.report import schema as report_schema
 from deploy.report import words
+from deploy.report.pages import run as pages
 from deploy.types import Progress, Report
 from deploy.workspace import RunFolder
 
@@ -80,6 +81,7 @@ def _load(path: Path, reports: Path | None) -> PipelineConfig:
     for wanted in loaded.devices:
         connect.check(wanted)
     _refuse_twins(loaded, path)
+    history_commands.check(loaded)
     if loaded.recipe and (cost := loaded.recipe.cost):
         connect.check(cost.wanted)
     return loaded
@@ -123,6 +125,7 @@ def run(
         folder = workspace.create(loaded, path)
     with _at_work(folder, ui, _resume(path, reports)):
         report = pipeline.run(how.within(folder), ui.progress)
+        _remember(report, folder, ui)
     return show(report, folder, ui)
 
 
@@ -182,10 +185,20 @@ def stage(name: str, root: Path, ui: Session, how: Reach = AS_SAID) -> int:
                 shutil.rmtree(output)
             chosen.run(how.within(folder), ui.progress)
         report = pipeline.run_report(folder, ui.progress)
+        _remember(report, folder, ui)
     if name == "export":
         ui.say(f"{len(report.artifacts)} files in {folder.artifacts}")
         return 0
     return show(report, folder, ui)
+
+
+def _remember(report: Report, folder: RunFolder, ui: Session) -> None:
+    """Add the report to the history; where that fails, the report and its verdict stand."""
+    try:
+        history_commands.remember(report, folder, ui.progress)
+    except PocketshipError as error:
+        ui.progress(f"warning: the report is not in the history: {error}")
+        pages.write_trends(report, folder.root, without_series=f"the history failed: {error}")
 
 
 def show(report: Report, folder: RunFolder, ui: Session) -> int:

@@ -7,6 +7,7 @@ nearly right, the one that was probably meant.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -171,6 +172,13 @@ class PipelineConfig(Model):
     budgets: tuple[Budget, ...] = ()
     gate: GateConfig = GateConfig()
     reports: Path = Path("reports")
+    history: str | None = Field(default=None, min_length=1)
+
+    @field_validator("history", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        # YAML reads `off` and `no` as false.
+        return "none" if value is False else value
 
     @field_validator("devices", mode="before")
     @classmethod
@@ -202,6 +210,8 @@ class PipelineConfig(Model):
             yield "devices: a profile appears twice"
         if _repeated(self.bench.threads):
             yield "bench.threads: a number appears twice"
+        if self.history and re.search(r"://[^/]*:[^/]*@|pass\w*=", self.history):
+            yield "history: holds a password; leave it out and set POCKETSHIP_HISTORY"
         if self.recipe:
             yield from self.recipe.complaints()
         yield from self._budgets_without_subject()

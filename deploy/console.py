@@ -68,6 +68,12 @@ class Session:
         self._started = time.monotonic()
         self._spinner: Spinner | None = None
 
+    @property
+    def out(self) -> IO[str]:
+        """Standard output as it is, for data that other programs read."""
+        self._stop_spinner()
+        return self._out.file
+
     def say(self, text: str) -> None:
         """Print a result, as it is, to standard output."""
         self._stop_spinner()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,6 +13,15 @@ from deploy import __version__
 from deploy.workspace import RunFolder
 
 TOOLS = ("torch", "torchao", "executorch", "onnx", "onnxruntime", "onnxscript", "coremltools")
+
+BRANCH_VARIABLES = (
+    "GITHUB_REF_NAME",
+    "CI_COMMIT_REF_NAME",
+    "BUILDKITE_BRANCH",
+    "CIRCLE_BRANCH",
+    "BRANCH_NAME",
+)
+"""Where CI systems, which check commits out without a branch, name it."""
 
 
 def tools() -> dict[str, str]:
@@ -52,6 +61,27 @@ def commit_of(where: Path) -> str | None:
     if not head:
         return None
     return head + ("+" if _git(where, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def branch(folder: RunFolder) -> str:
+    """The branch of the pipeline file's checkout, empty where nobody knows it."""
+    return branch_of(Path(folder.asked.pipeline_file).parent, os.environ)
+
+
+def branch_of(where: Path, environment: Mapping[str, str]) -> str:
+    """The branch of the checkout that holds ``where``; of a detached one, as the CI says.
+
+    A pull request on GitHub is ``pull/<number>``: its author chose the name of its branch, which
+    may be that of one of ours.
+    """
+    reference = environment.get("GITHUB_REF", "").split("/")
+    if reference[:2] == ["refs", "pull"] and len(reference) > 2:
+        return f"pull/{reference[2]}"
+    if name := _git(where, "symbolic-ref", "--quiet", "--short", "HEAD"):
+        return name
+    if not _git(where, "rev-parse", "HEAD"):
+        return ""
+    return next(filter(None, (environment.get(key) for key in BRANCH_VARIABLES)), "")
 
 
 def _git(where: Path, *words: str) -> str:

@@ -33,7 +33,10 @@ _LEFTOVER_AGE_S = 3600
 
 
 class Asked(Model):
-    """``run.json``: what a run was asked to do, and by which pocketship."""
+    """``run.json``: what a run was asked to do, and by which pocketship.
+
+    ``key`` is random: run ids are times, and two machines may begin in the same second.
+    """
 
     schema_version: Literal[1] = 1
     pocketship_version: str
@@ -41,6 +44,7 @@ class Asked(Model):
     created_utc: str
     pipeline_file: str
     working_folder: str
+    key: str = ""
     config: PipelineConfig
 
 
@@ -113,6 +117,7 @@ def asked(config: PipelineConfig, pipeline_file: Path, run_id: str) -> Asked:
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         pipeline_file=str(pipeline_file.resolve()),
         working_folder=str(Path.cwd()),
+        key=secrets.token_hex(16),
         config=config,
     )
 

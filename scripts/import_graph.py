@@ -12,7 +12,8 @@ PACKAGES = ("compress", "deploy")
 LEAVES = frozenset({"types", "errors", "files", "paths", "android_text", "protobuf", "strict_yaml"})
 ROOMS = {
     "commands": frozenset(
-        {"cli", "commands", "console", "device_list", "doctor", "packing", "sharing"}
+        {"cli", "commands", "console", "device_list", "doctor", "history_commands"}
+        | {"packing", "sharing"}
     ),
     "run_folder": frozenset({"config", "connect", "nearby", "provenance", "stored", "workspace"}),
 }

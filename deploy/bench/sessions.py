@@ -144,7 +144,8 @@ def _in_words(session: Session) -> str:
     row = compared(session.case)
     if session.case.status is not Status.OK or row is None or row.median is None:
         return f"{what}: {session.case.status.value}"
-    return f"{what}: {row.median:,.6g} {row.unit}".rstrip()
+    figure = f"{row.median:,.0f}" if row.median >= 1e5 else f"{row.median:.6g}"
+    return f"{what}: {figure} {row.unit}".rstrip()
 
 
 @dataclass(frozen=True)

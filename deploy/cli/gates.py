@@ -51,6 +51,10 @@ def gate(
     stored: Annotated[
         bool, typer.Option("--stored", help="Take base's figures as they were measured earlier.")
     ] = False,
+    history: Annotated[
+        str | None,
+        typer.Option(help="A history (file or URL); BASE is the branch to compare with."),
+    ] = None,
     across: Annotated[
         list[str] | None,
         typer.Option(help="Let earlier figures of another tier, device, runtime or os-build pass."),
@@ -87,6 +91,7 @@ def gate(
                 primary=primary,
                 accepted=accepted,
                 stored=stored,
+                history=history,
                 across=tuple(across or ()),
                 reports=reports,
                 resume=resume,

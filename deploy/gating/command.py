@@ -18,6 +18,8 @@ from deploy.gating import comparing, folder, sides, words
 from deploy.gating.comparing import Comparison, Overrides
 from deploy.gating.folder import Wanted
 from deploy.gating.meeting import Filter
+from deploy.history import address
+from deploy.history.address import Address
 from deploy.report import comparable
 from deploy.types import Format, GateRules, Metric, Outcome
 from deploy.workspace import held
@@ -45,6 +47,7 @@ class Options:
     primary: str | None = None
     accepted: Path | None = None
     stored: bool = False
+    history: str | None = None
     across: tuple[str, ...] = ()
     reports: Path | None = None
     resume: bool = False
@@ -90,6 +93,7 @@ def _asked(base: str, head: str, ui: Session, options: Options) -> Comparison:
         accepted=options.accepted,
     )
     overrides.of(GateRules())
+    history = _history(options)
     device = _device(options, ui)
     wanted = Wanted(
         base=base,
@@ -101,7 +105,8 @@ def _asked(base: str, head: str, ui: Session, options: Options) -> Comparison:
         threads=tuple(dict.fromkeys(options.threads)),
         variants=options.variants,
         formats=tuple(_choice(Format, name, "--format") for name in options.formats),
-        stored=options.stored,
+        stored=options.stored or history is not None,
+        history=history.shown if history is not None else None,
     )
     return Comparison(
         wanted=wanted,
@@ -110,7 +115,21 @@ def _asked(base: str, head: str, ui: Session, options: Options) -> Comparison:
         filter=Filter(wanted.variants, wanted.formats),
         across=options.across,
         reports=options.reports,
+        history=history,
     )
+
+
+def _history(options: Options) -> Address | None:
+    if options.history is None:
+        return None
+    if options.device is None:
+        raise ConfigError("--history without --device", hint="Name the device's profile.")
+    if other := [kind for kind in options.across if kind != "runtime"]:
+        raise ConfigError(
+            f"--across {other[0]}: a history is asked for figures of the same {other[0]} only",
+            hint="Give a report.json as BASE to compare across it.",
+        )
+    return address.parse(options.history)
 
 
 _ACROSS = ("tier", "device", "runtime", "os-build")

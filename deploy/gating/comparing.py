@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,25 +14,29 @@ from deploy import __version__, connect
 from deploy.bench.runner import preset
 from deploy.config import BenchConfig, DeviceConfig, GateConfig
 from deploy.errors import ConfigError
-from deploy.gating import earlier, folder, limits, measuring, outputs, revisions, sides
+from deploy.gating import calibrate, earlier, folder, limits, measuring, outputs, revisions, sides
 from deploy.gating.folder import GateFolder, Wanted
 from deploy.gating.measuring import Contact, Measured, Plan
 from deploy.gating.meeting import Filter, Meeting, meet
-from deploy.gating.noise import CERTIFICATES, Noise, known_noise, refuse_too_fine
+from deploy.gating.noise import Noise, known_noise, refuse_too_fine
 from deploy.gating.sides import Version, Wish
-from deploy.paths import data_dir
+from deploy.history.address import Address
 from deploy.report import accepted, gate
 from deploy.types import (
     Acceptance,
+    DeviceRun,
     GateReport,
     GateRules,
     Metric,
     Progress,
     Session,
+    Side,
 )
 
 Design = Literal["paired", "stored"]
 SideName = Literal["base", "head"]
+LookBack = Callable[[Sequence[Session], DeviceRun], list[Session]]
+"""Base's earlier sessions, for the sessions of head on a device."""
 
 SEED = 0
 """Of the resampling: the same sessions give the same verdict."""
@@ -61,7 +65,10 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is to be compared, and where. ``device`` None: only what needs no device."""
+    """What is to be compared, and where. ``device`` None: only what needs no device.
+
+    With ``history``, base is the name of a branch whose figures are looked up there.
+    """
 
     wanted: Wanted
     device: DeviceConfig | None
@@ -69,6 +76,7 @@ class Comparison:
     filter: Filter
     across: tuple[str, ...] = ()
     reports: Path | None = None
+    history: Address | None = None
 
     @property
     def here(self) -> Path:
@@ -93,6 +101,12 @@ def compare(asked: Comparison, place: GateFolder, say: Progress) -> Answer:
     """
     base, place = _found(asked, place, "base", say)
     head, place = _found(asked, place, "head", say)
+    if asked.history is not None and head.config is None:
+        raise ConfigError(
+            "has no pipeline, by whose name a history knows figures",
+            where=f"head {asked.wanted.head}",
+            hint="Give a pipeline file, a run folder or a git revision as HEAD.",
+        )
     meeting = meet(base, head, asked.filter)
     section = head.config.gate if head.config is not None else GateConfig()
     rules = asked.overrides.of(section.rules)
@@ -106,9 +120,7 @@ def compare(asked: Comparison, place: GateFolder, say: Progress) -> Answer:
     before: list[Session] = []
     if asked.device is not None and not any(map(limits.stops, verdicts)):
         threads = asked.wanted.threads or _bench(meeting).threads
-        if design == "stored":
-            profile = connect.check(asked.device).name
-            before = earlier.sessions(meeting, profile, threads, asked.across)
+        look_back = _look_back(asked, asked.device, meeting, threads, design)
         plan = Plan(
             meeting=meeting,
             threads=threads,
@@ -118,7 +130,10 @@ def compare(asked: Comparison, place: GateFolder, say: Progress) -> Answer:
             stored=design == "stored",
             scratch=place.root,
         )
-        measured, noise = _measured(asked.device, place, plan, rules=rules, before=before, say=say)
+        measured, noise = _measured(
+            asked.device, place, plan, rules=rules, look_back=look_back, say=say
+        )
+        before = look_back(measured.sessions, measured.device)
         notes += noise.notes
     taken = measuring.counted((*before, *measured.sessions), meeting) if measured else ()
     if measured is not None:
@@ -161,10 +176,31 @@ def compare(asked: Comparison, place: GateFolder, say: Progress) -> Answer:
     return Answer(report, place.root, tuple(notes))
 
 
+def _look_back(
+    asked: Comparison,
+    device: DeviceConfig,
+    meeting: Meeting,
+    threads: Sequence[int],
+    design: Design,
+) -> LookBack:
+    """What gives base's earlier sessions; where base is measured now, none."""
+    if design == "paired":
+        return lambda head, run: []
+    if asked.history is not None:
+        past = earlier.Past(asked.history, asked.wanted.base)
+        return lambda head, run: past.sessions(meeting, head, run, asked.across)
+    # Before head is measured: a base without any figure is bad input.
+    found = earlier.sessions(meeting, connect.check(device).name, threads, asked.across)
+    return lambda head, run: found
+
+
 def _found(
     asked: Comparison, place: GateFolder, label: SideName, say: Progress
 ) -> tuple[Version, GateFolder]:
     """One side; where its pipeline was made is written down before that takes its time."""
+    if label == "base" and asked.history is not None:
+        name = f"{asked.wanted.base} in {asked.history.shown}"
+        return Version(Side(label=name, kind="history")), place
     made = place.made(label)
 
     def begun(run: Path) -> None:
@@ -218,20 +254,24 @@ def _measured(
     plan: Plan,
     *,
     rules: GateRules,
-    before: Sequence[Session],
+    look_back: LookBack,
     say: Progress,
 ) -> tuple[Measured, Noise]:
     """The sessions on the device, twice as many where the first look does not decide."""
     noise = Noise()
     meeting = plan.meeting
+    reached: DeviceRun | None = None
 
     def met(contact: Contact) -> None:
-        nonlocal noise
+        nonlocal noise, reached
+        reached = contact.run
         folder.recognise(place, contact.run)
-        noise = known_noise(contact, plan, data_dir() / CERTIFICATES)
+        noise = known_noise(contact, plan, calibrate.folder())
         refuse_too_fine(noise, contact, rules)
 
     def more(found: Sequence[Session]) -> bool:
+        assert reached is not None
+        before = look_back(found, reached)
         first = gate.judge(
             meeting.base.side,
             meeting.head.side,

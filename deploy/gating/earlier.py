@@ -7,11 +7,15 @@ of the versions here, which pairs measured in one go cancel. docs/gate.md says w
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
+from deploy import provenance
 from deploy.bench.job import case_id
 from deploy.errors import ConfigError
 from deploy.gating.meeting import Meeting
 from deploy.gating.sides import Version
+from deploy.history import database, runs
+from deploy.history.address import Address
 from deploy.report import comparable
 from deploy.report.budgets import CASE
 from deploy.types import Case, DeviceRun, Outcome, Session, Status, Verdict
@@ -50,6 +54,52 @@ def sessions(
             "or let other devices pass with --across device.",
         )
     return found
+
+
+@dataclass(frozen=True)
+class Past:
+    """A branch's figures in a history: what ``--history`` names, and which branch base is."""
+
+    address: Address
+    branch: str
+
+    def sessions(
+        self, meeting: Meeting, head: Sequence[Session], device: DeviceRun, across: Collection[str]
+    ) -> list[Session]:
+        """The branch's newest figures of each of head's cases, a session a run.
+
+        As many as head has sessions. Raises ``ConfigError`` where there is no history, or it cannot
+        be read.
+        """
+        config = meeting.head.config
+        assert config is not None
+        found: list[Session] = []
+        opened = database.connect(self.address)
+        for subject in dict.fromkeys(session.case.id for session in head):
+            mine = [s.case for s in head if s.case.id == subject and s.case.status is Status.OK]
+            if not mine:
+                continue
+            rows = runs.base_for(
+                opened,
+                mine[0],
+                device,
+                pipeline=config.name,
+                branch=self.branch,
+                machine=provenance.machine(),
+                count=len(mine),
+                any_runtime_version="runtime" in across,
+            )
+            # The oldest first, as they were measured.
+            found += [
+                Session(
+                    pair=pair,
+                    order=len(found) + pair,
+                    side="base",
+                    case=row.case.model_copy(update={"id": subject}),
+                )
+                for pair, row in enumerate(reversed(rows))
+            ]
+        return found
 
 
 def _cases(version: Version, name: str, threads: int) -> list[Case]:

@@ -49,6 +49,7 @@ class Wanted(Model):
     variants: tuple[str, ...] = ()
     formats: tuple[Format, ...] = ()
     stored: bool = False
+    history: str | None = None
 
 
 class Asked(Model):

@@ -60,8 +60,9 @@ def budgets(
 ) -> tuple[Verdict, ...]:
     """Head held to its pipeline's budgets and the device profile's; a lost device is INVALID.
 
-    A case's figure is the median of its sessions' medians. Budgets for what is not compared here
-    are left out; a plain run judges them.
+    A case's figure is the median of its sessions' medians. Budgets for what is not compared here,
+    and for figures that sessions do not have (energy: it has a pass of its own), are left out; a
+    plain run judges them.
     """
     cases = _pooled([session.case for session in sessions if session.side == "head"])
     artifacts = head.side.artifacts
@@ -69,15 +70,32 @@ def budgets(
     return budgets_.verdicts(
         artifacts=artifacts,
         parity=(),
-        devices=(device,) if device is not None else (),
+        devices=(_within_reach(device, cases),) if device is not None else (),
         cases=cases,
         budgets=[budget for budget in wanted if _concerns(budget, head, cases)],
     )
 
 
+def _measured(cases: Sequence[Case]) -> set[str]:
+    return {row.metric for case in cases for row in case.measurements}
+
+
+def _within_reach(device: DeviceRun, cases: Sequence[Case]) -> DeviceRun:
+    """The device with those budgets of its profile that sessions have figures for."""
+    known = {*ARTIFACT_METRICS, *_measured(cases)}
+    kept = {metric: limit for metric, limit in device.profile.budgets.items() if metric in known}
+    return device.model_copy(
+        update={"profile": device.profile.model_copy(update={"budgets": kept})}
+    )
+
+
 def _concerns(budget: Budget, head: Version, cases: Sequence[Case]) -> bool:
-    of_files = budget.metric in ARTIFACT_METRICS
-    names = [a.name for a in head.side.artifacts] if of_files else [case.id for case in cases]
+    if budget.metric in ARTIFACT_METRICS:
+        names = [artifact.name for artifact in head.side.artifacts]
+    elif budget.metric in _measured(cases):
+        names = [case.id for case in cases]
+    else:
+        return False
     return any(name == budget.subject or fnmatchcase(name, budget.subject) for name in names)
 
 

@@ -17,7 +17,8 @@ from deploy.connect import connected
 from deploy.devices import profiles
 from deploy.devices.base import Device
 from deploy.errors import DeviceError
-from deploy.gating.meeting import Meeting, jobs
+from deploy.gating.calibrate import identity
+from deploy.gating.meeting import Meeting, head_job, jobs
 from deploy.harness import bundle
 from deploy.types import Case, DeviceRun, Progress, Session, Status
 
@@ -122,8 +123,7 @@ class _Measuring:
         self._runner = bundle(device.profile.abi, progress)
         run = DeviceRun(profile=device.profile, status=Status.OK, info=device.info())
         self._found = Measured(run, done)
-        named = getattr(device, "identity", device.serial)
-        self.contact = Contact(run, str(named), getattr(self._runner, "versions", {}))
+        self.contact = Contact(run, identity(device), getattr(self._runner, "versions", {}))
 
     def all(self, more: Callable[[Sequence[Session]], bool]) -> Measured:
         exact = self.contact.counts
@@ -149,13 +149,14 @@ class _Measuring:
             for threads in self._plan.threads:
                 if not self._there():
                     return
-                base, head = jobs(self._plan.meeting, name, threads, self._plan.scratch)
+                asked = self._plan.meeting, name, threads, self._plan.scratch
+                head = head_job(*asked)
                 if why := refusal(self._device.profile, head):
                     self._progress(f"{name}: not measured: {why}")
                 elif self._plan.stored:
                     self._head_alone(head, pairs)
                 else:
-                    self._pairs(base, head, pairs)
+                    self._pairs(*jobs(*asked), pairs)
 
     def _case(self, job: Job) -> str:
         return case_id(job.artifact.name, self._device.profile.name, job.threads)
@@ -222,9 +223,12 @@ class _Measuring:
 def counted(sessions: Sequence[Session], meeting: Meeting) -> tuple[Session, ...]:
     """The sessions that are of the files compared here, one a place: the latest attempt at it."""
     sides: dict[Literal["base", "head"], set[str]] = {
-        "base": {meeting.base.artifact(name).sha256 for name in meeting.names},
-        "head": {meeting.head.artifact(name).sha256 for name in meeting.names},
+        "base": {artifact.sha256 for artifact in meeting.base.side.artifacts},
+        "head": {artifact.sha256 for artifact in meeting.head.side.artifacts},
     }
+    if meeting.base.side.kind == "history":
+        # Of the branch's runs each had files of its own.
+        sides["base"] = {s.case.artifact_sha256 for s in sessions if s.side == "base"}
     places = {
         (session.case.id, session.pair, session.side): session
         for session in sorted(sessions, key=lambda session: session.order)

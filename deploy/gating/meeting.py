@@ -16,8 +16,6 @@ from deploy.gating.bare import UNKNOWN_PLACEMENT
 from deploy.gating.sides import Version
 from deploy.types import Artifact, Format, TensorSpec
 
-_UNPLACED = UNKNOWN_PLACEMENT.backend
-
 
 @dataclass(frozen=True)
 class Filter:
@@ -45,9 +43,7 @@ class Meeting:
     def same(self) -> tuple[str, ...]:
         """The artifacts whose files are equal on both sides: comparing them is an A/A test."""
         return tuple(
-            name
-            for name in self.names
-            if self.base.artifact(name).sha256 == self.head.artifact(name).sha256
+            name for name in self.names if _sha256(self.base, name) == _sha256(self.head, name)
         )
 
     def notes(self) -> tuple[str, ...]:
@@ -59,11 +55,7 @@ class Meeting:
         unplaced = [
             name
             for name in self.names
-            if _UNPLACED
-            in (
-                self.base.artifact(name).placement.backend,
-                self.head.artifact(name).placement.backend,
-            )
+            if not (_placed(self.base, name) and _placed(self.head, name))
         ]
         if unplaced:
             told.append(
@@ -78,13 +70,25 @@ class Meeting:
         return tuple(told)
 
 
+def _sha256(version: Version, name: str) -> str:
+    """Of a file that the side has; a history has figures only."""
+    return next((a.sha256 for a in version.side.artifacts if a.name == name), "")
+
+
+def _placed(version: Version, name: str) -> bool:
+    backends = (a.placement.backend for a in version.side.artifacts if a.name == name)
+    return UNKNOWN_PLACEMENT.backend not in backends
+
+
 def meet(base: Version, head: Version, wanted: Filter) -> Meeting:
     """Pair the artifacts of the same name.
 
-    Two model files that were named as such meet under head's name where they are of one format.
-    Raises ``ConfigError`` where nothing meets.
+    Two model files that were named as such meet under head's name where they are of one format; a
+    history meets all that head has. Raises ``ConfigError`` where nothing meets.
     """
     base, head = _narrowed(base, wanted), _narrowed(head, wanted)
+    if base.side.kind == "history":
+        return _of_history(base, head)
     if _is_single(base) and _is_single(head):
         ours, theirs = head.side.artifacts[0], base.side.artifacts[0]
         if ours.format is theirs.format:
@@ -100,13 +104,24 @@ def meet(base: Version, head: Version, wanted: Filter) -> Meeting:
     return _placed_alike(Meeting(base, head, names))
 
 
+def _of_history(base: Version, head: Version) -> Meeting:
+    """Everything that head has: which of it the history knows is found once it was measured."""
+    names = tuple(artifact.name for artifact in head.side.artifacts)
+    if not names:
+        raise ConfigError(
+            "has no artifact that was asked for",
+            where=f"head {head.side.label}",
+            hint="--variant and --format narrow what is compared.",
+        )
+    return Meeting(base, head, names)
+
+
 def _placed_alike(meeting: Meeting) -> Meeting:
     """Where one side's placement is unknown because its file came bare, the other's is left out."""
     bare = {
         name
         for name in meeting.names
-        for version in (meeting.base, meeting.head)
-        if version.artifact(name).placement.backend == _UNPLACED
+        if not (_placed(meeting.base, name) and _placed(meeting.head, name))
     }
 
     def without(version: Version) -> Version:
@@ -167,6 +182,13 @@ def jobs(meeting: Meeting, name: str, threads: int, scratch: Path) -> tuple[Job,
         _job(meeting.base, theirs, chosen["base"], threads),
         _job(meeting.head, ours, chosen["head"], threads),
     )
+
+
+def head_job(meeting: Meeting, name: str, threads: int, scratch: Path) -> Job:
+    """What head alone is asked, where base is not measured."""
+    artifact = meeting.head.artifact(name)
+    inputs = meeting.head.inputs.get(name) or random_inputs(artifact.inputs, scratch)
+    return _job(meeting.head, artifact, inputs, threads)
 
 
 def _job(version: Version, artifact: Artifact, inputs: Path, threads: int) -> Job:

@@ -12,9 +12,6 @@ from deploy.report import certificates
 from deploy.report.comparable import Circumstances, device_hash
 from deploy.types import Certificate, GateRules, Metric
 
-CERTIFICATES = "certificates"
-"""Folder of the user's certificates, in pocketship's data folder."""
-
 
 @dataclass(frozen=True)
 class Noise:

@@ -8,6 +8,7 @@ parity (docs/accepted.md).
 from __future__ import annotations
 
 import datetime
+import decimal
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -23,7 +24,7 @@ from deploy.files import write_text
 from deploy.types import Acceptance, Model, Outcome, Verdict
 
 FILE_NAME = "pocketship-accepted.yaml"
-NEVER = ("parity", "case", "device")
+NEVER = ("parity", "case", "artifact", "device")
 """Metrics of verdicts that are no change of a figure: nobody can sign them off."""
 
 _HEADER = """\
@@ -258,14 +259,11 @@ def _entry(**values: object) -> Acceptance:
 
 def _outwards(verdict: Verdict, change: float) -> float:
     low, high = verdict.paired.interval if verdict.paired else (change, change)
-    digits = 4
-    if change < 1:
-        far = min(low, change)
-        scale = 10.0 ** (digits - 1 - math.floor(math.log10(far)))
-        return math.floor(far * scale) / scale
-    far = max(high, change)
-    scale = 10.0 ** (digits - 1 - math.floor(math.log10(far)))
-    return math.ceil(far * scale) / scale
+    falls = change < 1
+    far = min(low, change) if falls else max(high, change)
+    rounding = decimal.ROUND_FLOOR if falls else decimal.ROUND_CEILING
+    # On the digits that are printed: 1.08 stays 1.08, and nothing is rounded inwards.
+    return float(decimal.Context(prec=4, rounding=rounding).create_decimal(repr(far)))
 
 
 def extend(path: Path, entries: Sequence[Acceptance]) -> None:
@@ -338,7 +336,10 @@ def _last_line(node: yaml.Node) -> int:
 
 
 def _as_text(entry: Acceptance, indent: int, end: str = "\n") -> str:
-    text = yaml.safe_dump(entry.model_dump(), sort_keys=False, allow_unicode=True, width=10_000)
+    values = entry.model_dump()
+    # YAML and Python see line ends in several characters that are none to the other: escape those.
+    plain = all(value.isprintable() for value in values.values() if isinstance(value, str))
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=plain, width=10_000)
     first, *others = text.splitlines()
     margin = " " * indent
     return "".join([f"{margin}- {first}{end}", *(f"{margin}  {line}{end}" for line in others)])

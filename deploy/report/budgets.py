@@ -17,6 +17,7 @@ from deploy.types import (
     Artifact,
     Budget,
     Case,
+    DeviceProfile,
     DeviceRun,
     Measurement,
     Metric,
@@ -66,14 +67,7 @@ def verdicts(
     for budget in budgets:
         found += _judge_budget(budget, artifacts, cases)
     for run in devices:
-        source = f"profile {run.profile.name}"
-        for metric, limit in run.profile.budgets.items():
-            found += [
-                _judge_case(case, metric, limit, source)
-                for case in cases
-                if case.device == run.profile.name
-                and not (case.status is Status.NOT_RUN or says_nothing(case, metric))
-            ]
+        found += _judge_profile(run.profile, artifacts, cases)
     judged = {(verdict.subject, verdict.metric) for verdict in found}
     found += [
         _invalid(case.id, str(m.metric), f"{m.status}: {m.reason}")
@@ -138,6 +132,25 @@ def _judge_budget(
         if matching:
             reason += f" ({matching[0].id}: {matching[0].reason or 'no reason given'})"
         yield _invalid(budget.subject, budget.metric, reason, budget.max)
+
+
+def _judge_profile(
+    profile: DeviceProfile, artifacts: Sequence[Artifact], cases: Sequence[Case]
+) -> Iterator[Verdict]:
+    """A profile's budgets: for every case of its device, and for the files that run there."""
+    source = f"profile {profile.name}"
+    mine = [c for c in cases if c.device == profile.name and c.status is not Status.NOT_RUN]
+    here = {case.artifact for case in mine}
+    for metric, limit in profile.budgets.items():
+        if isinstance(metric, Metric):
+            for case in mine:
+                if not says_nothing(case, metric):
+                    yield _judge_case(case, metric, limit, source)
+            continue
+        budget = Budget(subject="*", metric=metric, max=limit)
+        for artifact in artifacts:
+            if artifact.name in here:
+                yield _judge_artifact(artifact, budget, source)
 
 
 def _matches(name: str, pattern: str) -> bool:

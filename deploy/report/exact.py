@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from deploy.errors import ConfigError
 from deploy.report import stats
 from deploy.report.budgets import deterministic
 from deploy.report.paired import change
@@ -50,6 +51,26 @@ set of weights has another rounding error, which ``verify`` holds to limits of i
 
 KNOWN = (*ALLOWED, *ON_REQUEST)
 """Every metric that ``rules.allow`` may name."""
+
+
+def check(rules: GateRules) -> None:
+    """``ConfigError`` where ``rules.allow`` names what is not judged exactly, or no share.
+
+    For callers to do before anything is measured; :func:`deploy.report.gate.judge` does it, too.
+    """
+    for metric, share in rules.allow.items():
+        if metric not in KNOWN:
+            raise ConfigError(
+                f"allows {metric!r}, which is no metric that is compared exactly",
+                where="gate.allow",
+                hint=f"Name one of {', '.join(KNOWN)}; noisy metrics are held to 'threshold'.",
+            )
+        if not (math.isfinite(share) and share >= 0):
+            raise ConfigError(
+                f"{metric}: {share} is no share",
+                where="gate.allow",
+                hint="Give what it may grow by: 0.01 is 1 %.",
+            )
 
 
 def is_exact(metric: Metric, tier: Tier, rules: GateRules) -> bool:

@@ -121,7 +121,10 @@ def judge(
 
     Sessions that the infrastructure spoiled take their pair with them; with too few pairs left a
     metric is INCONCLUSIVE in a first look and INVALID in an extended one, never REGRESSED.
+
+    Raises ``ConfigError`` where ``rules.allow`` is wrong (:func:`deploy.report.exact.check`).
     """
+    exact.check(rules)
     look = _Look(base, head, rules, certificates, extended, design == "stored", seed)
     verdicts = [verdict for row in parity if (verdict := judge_parity(row))]
     verdicts += exact.files(base, head, rules)
@@ -162,8 +165,9 @@ class _Look:
                 continue
             for row in certificate.figures:
                 if row.metric is metric:
-                    anew = paired.detectable(row.log_ratios, self.rules.pairs)
-                    return row.mde if anew is None else anew
+                    if row.pairs == self.rules.pairs:
+                        return row.mde
+                    return paired.detectable(row.log_ratios, self.rules.pairs)
         return None
 
 
@@ -192,7 +196,10 @@ def _judge_case(look: _Look, subject: str, sessions: Sequence[Session]) -> Itera
     else:
         yield _judge_primary(look, subject, primary, sessions)
     secondary = []
-    for metric in dict.fromkeys(look.rules.secondary):
+    # Where counts are exact one pair suffices, and nobody meant it to answer for noisy figures.
+    few = len({session.pair for session in sessions}) < paired.needed(paired.ALPHA)
+    single = tier is not None and deterministic(primary, tier) and few
+    for metric in () if single else dict.fromkeys(look.rules.secondary):
         tier = _tier(sessions, metric)
         if metric is primary or tier is None or exact.is_exact(metric, tier, look.rules):
             continue
@@ -258,17 +265,14 @@ def _judge_primary(
     shown = _evidence(look, found, look.mde(sessions, metric))
     if shown is None:
         return _missing(subject, metric, PRIMARY, lost or "no session has this figure")
-    outcome = paired.outcome(shown)
-    if outcome is Outcome.INCONCLUSIVE and not paired.enough(
-        found, paired.ALPHA, stored=look.stored
-    ):
+    if not paired.enough(found, paired.ALPHA, stored=look.stored):
         short = f"too few sessions that can be compared: {lost or 'more are needed'}"
         if look.extended or look.stored:
             return _missing(subject, metric, PRIMARY, short)
-        return _noisy(subject, metric, found, shown, outcome, source=PRIMARY, note=short)
-    if outcome is Outcome.PASS and not paired.enough(found, paired.ALPHA, stored=look.stored):
-        outcome = Outcome.INCONCLUSIVE  # Fewer than six pairs have no interval worth the name.
-    return _noisy(subject, metric, found, shown, outcome, source=PRIMARY, note=lost)
+        return _noisy(
+            subject, metric, found, shown, Outcome.INCONCLUSIVE, source=PRIMARY, note=short
+        )
+    return _noisy(subject, metric, found, shown, paired.outcome(shown), source=PRIMARY, note=lost)
 
 
 def _judge_secondary(
@@ -327,15 +331,19 @@ def _noisy(
 
 
 def _meaning(shown: Paired, outcome: Outcome) -> str:
-    seen = paired.tolerance(shown.margin, shown.mde)
-    text = ""
-    if outcome is Outcome.PASS and seen > shown.margin:
-        text = f"; below {100 * seen:.1f} %, the least that this device can tell"
-    if shown.p_worse < shown.alpha and outcome is Outcome.PASS:
-        text += "; worse for certain, by less than counts"
-    if outcome is Outcome.INCONCLUSIVE and shown.mde is None:
-        text += "; no noise certificate says what this device can tell"
-    return text
+    worse = shown.p_worse < shown.alpha
+    if outcome is Outcome.PASS:
+        if worse:
+            return "; worse for certain, by less than counts"
+        if shown.interval[1] >= 1 + shown.margin:
+            seen = 100 * paired.tolerance(shown.margin, shown.mde)
+            return f"; below {seen:.1f} %, the least that this device can tell"
+        return ""
+    if worse:
+        return f"; worse for certain, but not for certain by {100 * shown.margin:g} %"
+    if shown.mde is None:
+        return "; no noise certificate says what this device can tell"
+    return ""
 
 
 def _lost(found: paired.Series) -> str:

@@ -173,15 +173,18 @@ def outcome(found: Paired) -> Outcome:
     """What the evidence says by itself.
 
     REGRESSED: the test rejects "no worse" and the whole interval lies above the margin. IMPROVED:
-    the same with base and head exchanged. PASS: the whole interval lies below the margin or, where
-    the device cannot tell as little, below its minimum detectable effect. Else INCONCLUSIVE.
+    the same with base and head exchanged. PASS: the whole interval lies below the margin; or below
+    the minimum detectable effect of a device that cannot tell as little, where the test does not
+    say that head is worse at all. Else INCONCLUSIVE.
     """
     low, high = found.interval
     if found.p_worse < found.alpha and low > 1 + found.margin:
         return Outcome.REGRESSED
     if found.p_better < found.alpha and high < 1 / (1 + found.margin):
         return Outcome.IMPROVED
-    if high < 1 + tolerance(found.margin, found.mde):
+    if high < 1 + found.margin:
+        return Outcome.PASS
+    if found.p_worse >= found.alpha and high < 1 + tolerance(found.margin, found.mde):
         return Outcome.PASS
     return Outcome.INCONCLUSIVE
 

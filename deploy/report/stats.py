@@ -53,7 +53,11 @@ def usable(values: Sequence[float]) -> bool:
 
 def median(values: Sequence[float]) -> float | None:
     """The middle value, or the mean of the two in the middle."""
-    return float(statistics.median(values)) if usable(values) else None
+    if not usable(values):
+        return None
+    low, high = statistics.median_low(values), statistics.median_high(values)
+    middle = (low + high) / 2
+    return float(middle if math.isfinite(middle) else low / 2 + high / 2)
 
 
 def mad(values: Sequence[float]) -> float | None:
@@ -107,7 +111,12 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     """The percentile by linear interpolation, None below :func:`minimum_count` samples."""
     if len(values) < minimum_count(share) or not usable(values):
         return None
-    return float(np.quantile(np.asarray(values, dtype=float), share))
+    ordered = sorted(map(float, values))
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
+    part = position - below
+    above = ordered[min(below + 1, len(ordered) - 1)]
+    return (1 - part) * ordered[below] + part * above
 
 
 def log_ratio(base: float, head: float) -> float | None:
@@ -179,7 +188,7 @@ def median_interval(values: Sequence[float], alpha: float) -> Interval | None:
         return None
     first, second, weights = median_resamples(len(values))
     x = np.sort(np.asarray(values, dtype=float))
-    atoms = x[first] + (x[second] - x[first]) / 2
+    atoms = x[first] / 2 + x[second] / 2
     order = np.argsort(atoms, kind="stable")
     atoms, weights = atoms[order], weights[order]
     low = atoms[_first_beyond(weights, alpha)]
@@ -225,6 +234,7 @@ def two_sample(base: Sequence[float], head: Sequence[float], *, seed: int = 0) -
     if not (usable(base) and usable(head)):
         return None
     both = np.asarray((*base, *head), dtype=float)
+    both = both / (float(np.abs(both).max()) or 1.0)  # No overflow.
     both = both - np.median(both)
     largest = float(np.abs(both).max())
     if largest == 0:
@@ -268,7 +278,7 @@ def difference_interval(
         drawn = random.integers(0, len(values), (MONTE_CARLO // 5, len(values)))
         middles.append(np.median(values[drawn], axis=1))
     low, high = np.quantile(middles[1] - middles[0], [alpha, 1 - alpha])
-    return Interval(float(low), float(high))
+    return Interval(float(low), float(high)) if usable((low, high)) else None
 
 
 def holm(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
@@ -293,12 +303,15 @@ def welch(base: Sequence[float], head: Sequence[float]) -> float | None:
 
     None with fewer than two values a side, or where neither side varies.
     """
-    if min(len(base), len(head)) < 2 or not (usable(base) and usable(head)):
+    spreads = [standard_deviation(values) for values in (base, head)]
+    if spreads[0] is None or spreads[1] is None or not any(spreads):
         return None
-    if len(set(base)) == 1 and len(set(head)) == 1:
-        return None
-    p = float(scipy_stats.ttest_ind(head, base, equal_var=False).pvalue)
-    return p if math.isfinite(p) else None
+    p = scipy_stats.ttest_ind_from_stats(
+        statistics.fmean(head), spreads[1], len(head),
+        statistics.fmean(base), spreads[0], len(base),
+        equal_var=False,
+    ).pvalue  # fmt: skip
+    return float(p) if math.isfinite(p) else None
 
 
 def mann_whitney(base: Sequence[float], head: Sequence[float]) -> float | None:
@@ -317,7 +330,12 @@ def standard_deviation(values: Sequence[float]) -> float | None:
     """The sample standard deviation (n - 1); None with fewer than two values."""
     if len(values) < 2 or not usable(values):
         return None
-    return statistics.stdev(map(float, values))
+    x = np.asarray(values, dtype=float)
+    largest = float(np.abs(x).max())
+    if x.min() == x.max():
+        return 0.0
+    spread = float(np.std(x / largest, ddof=1)) * largest
+    return spread if math.isfinite(spread) else None
 
 
 def minimum_detectable_effect(
@@ -337,12 +355,16 @@ def minimum_detectable_effect(
     spread = standard_deviation(log_ratios)
     if spread is None or pairs < 2:
         return None
-    quantiles = scipy_stats.t.ppf([1 - alpha, power], pairs - 1)
-    effect = float(quantiles.sum()) * spread * math.sqrt(math.pi / 2 / pairs)
+    effect = _t_sum(alpha, power, pairs - 1) * spread * math.sqrt(math.pi / 2 / pairs)
     try:
         return math.expm1(effect)
     except OverflowError:
         return None
+
+
+@lru_cache
+def _t_sum(alpha: float, power: float, freedom: int) -> float:
+    return float(scipy_stats.t.ppf([1 - alpha, power], freedom).sum())
 
 
 def _check_alpha(alpha: float) -> None:

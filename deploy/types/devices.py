@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -70,8 +70,8 @@ class DeviceProfile(Model):
     """What we declare about a device before talking to it (one YAML file each).
 
     ``match`` maps Android property names to regular expressions that must match whole values; all
-    must match. ``timeouts`` are wall seconds on this machine. ``budgets`` are upper limits a
-    metric, keyed by metric name.
+    must match. ``timeouts`` are wall seconds on this machine. ``budgets`` are upper limits by
+    metric: of each case on the device, and of files (``bytes``, ``partitions``) that run there.
     """
 
     name: str
@@ -89,7 +89,9 @@ class DeviceProfile(Model):
     bench: BenchOverride | None = None
     shell_timeout_s: float = 30.0
     case_timeout_s: float = 600.0
-    budgets: dict[Metric, float] = Field(default_factory=dict)
+    budgets: dict[
+        Literal["bytes", "partitions"] | Metric, Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    ] = Field(default_factory=dict)
     tested_on: str = ""
 
 

@@ -1,11 +1,9 @@
-import itertools
-
 import pytest
 from pydantic import ValidationError
 
 from deploy.report.budgets import verdicts
 from deploy.report.gate import Decision, decide
-from deploy.types import Budget, Format, Metric, Outcome, Parity, Placement, Status, Tier, Verdict
+from deploy.types import Budget, Format, Metric, Outcome, Parity, Placement, Status, Tier
 from tests.deploy.report import factory
 from tests.deploy.report.factory import artifact, case, measured, unmeasured
 
@@ -109,6 +107,25 @@ def test_a_profiles_budgets_hold_for_its_device_only():
     assert verdict.source == "profile host"
 
 
+def test_a_profiles_budgets_of_files_hold_for_those_that_ran_there():
+    profile = factory.profile("host", budgets={"bytes": INT8.bytes - 1, "partitions": 10**6})
+    limited = factory.devices()[1].model_copy(update={"profile": profile})
+    elsewhere = factory.artifact("fp32", bytes=INT8.bytes * 10)
+    skipped = case(elsewhere, "host", status=Status.NOT_RUN, reason="no backend")
+    found = judge(devices=[limited], artifacts=(INT8, elsewhere), cases=(ON_HOST, skipped))
+    assert {(v.subject, v.metric, v.outcome) for v in found} == {
+        (INT8.name, "bytes", Outcome.REGRESSED),
+        (INT8.name, "partitions", Outcome.PASS),
+    }
+    assert {v.source for v in found} == {"profile host"}
+
+
+@pytest.mark.parametrize("limits", [{"beauty": 1}, {"bytes": -1}, {"latency_ms": float("nan")}])
+def test_a_profiles_budget_of_no_metric_or_no_limit_is_refused(limits):
+    with pytest.raises(ValidationError):
+        factory.profile("host", budgets=limits)
+
+
 @pytest.mark.parametrize("status", [Status.FAILED, Status.INVALID])
 def test_cases_figures_and_devices_that_broke_are_invalid(status):
     broken = case(INT8, "host", status=status, reason="device lost")
@@ -138,31 +155,6 @@ def test_parity_decides(status, expected):
     found = judge(cases=[], parity=[check])
     assert decide(found) == expected
     assert all("sqnr_db" in v.reason for v in found)
-
-
-PARITY = ("parity", Outcome.REGRESSED, 5)
-OVER = ("bytes", Outcome.REGRESSED, 8)
-BROKEN = ("case", Outcome.INVALID, 7)
-UNCLEAR = ("latency_ms", Outcome.INCONCLUSIVE, 9)
-BETTER = ("bytes", Outcome.IMPROVED, 0)
-FINE = ("bytes", Outcome.PASS, 0)
-PRECEDENCE = (PARITY, OVER, BROKEN, UNCLEAR, BETTER, FINE)
-
-
-@pytest.mark.parametrize(
-    "present", [c for n in range(1, 7) for c in itertools.combinations(PRECEDENCE, n)]
-)
-def test_the_worst_verdict_sets_the_exit_code_in_any_order(present):
-    made = [
-        Verdict(outcome=o, subject="x", metric=m, value=None, limit=None, source="", reason="r")
-        for m, o, _ in present
-    ]
-    _, outcome, code = present[0]
-    assert decide(made) == decide(made[::-1]) == Decision(outcome, code)
-
-
-def test_nothing_judged_is_a_pass():
-    assert decide(()) == Decision(Outcome.PASS, 0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.report import comparable
@@ -31,11 +31,13 @@ ANY = st.builds(
 ASKED = st.sets(st.sampled_from(KINDS))
 
 
+@settings(deadline=None)
 @given(ANY, ASKED)
 def test_a_place_may_be_compared_with_itself(at: Circumstances, asked: set[str]) -> None:
     assert comparable.reasons(at, dataclasses.replace(at), asked=asked) == ()
 
 
+@settings(deadline=None)
 @given(ANY, ANY, ASKED)
 def test_it_does_not_matter_which_side_is_which(
     one: Circumstances, other: Circumstances, asked: set[str]
@@ -45,6 +47,7 @@ def test_it_does_not_matter_which_side_is_which(
     assert [reason.kind for reason in there] == [reason.kind for reason in back]
 
 
+@settings(deadline=None)
 @given(ANY, ANY, ASKED)
 def test_asking_lets_pass_exactly_these_kinds(
     one: Circumstances, other: Circumstances, asked: set[str]
@@ -54,6 +57,7 @@ def test_asking_lets_pass_exactly_these_kinds(
     assert list(left) == [r for r in every if r.kind not in asked or r.kind in ALWAYS]
 
 
+@settings(deadline=None)
 @given(ANY, st.sampled_from([f.name for f in dataclasses.fields(Circumstances)]), st.data())
 def test_each_difference_is_found_and_told(
     at: Circumstances, field: str, data: st.DataObject

@@ -1,0 +1,1 @@
+"""One module a revision; none is edited once it was released."""
