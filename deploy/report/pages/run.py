@@ -149,11 +149,13 @@ def build(
 
 
 def _trends(made: _Site, series: Sequence[Series], without_series: str) -> str:
+    # What changed is what somebody looks for.
+    ordered = sorted(series, key=lambda one: not one.changes)
     return made.page(
         TRENDS,
         "trends.html.j2",
         "Trends",
-        trends=[trends.trend(number, one) for number, one in enumerate(series)],
+        trends=[trends.trend(number, one) for number, one in enumerate(ordered)],
         reason="" if series else plain(without_series),
     )
 
