@@ -10,7 +10,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 CPP_SOURCES := $(shell find android_harness -type d -name build -prune -o -type f \( -name '*.cpp' -o -name '*.h' \) -print 2>/dev/null)
 
-.PHONY: help setup demo test lint format bench bench-agent bench-compress bench-gate bench-history chaos fuzz phone-image clean distclean
+.PHONY: help setup demo test lint format bench bench-agent bench-compress bench-gate bench-history bench-pages chaos fuzz phone-image clean distclean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,9 @@ bench-agent: setup ## the agent beside Google's adb and bare runtimes, targets b
 
 bench-compress: setup ## recipes beside single libraries; MODEL=<row> SEEDS=<n> for one row
 	$(PYTHON) -m benchmarks.compression $(if $(MODEL),--model $(MODEL)) $(if $(SEEDS),--seeds $(SEEDS))
+
+bench-pages: setup ## size and opening time of the pages of 1,000 cases with 1,000 samples each
+	$(PYTHON) -m benchmarks.pages
 
 bench-gate: setup ## the gate and other rules on simulated devices; PHONE=1: on the emulated phone
 	$(PYTHON) -m benchmarks.gate $(if $(PHONE),--phone)

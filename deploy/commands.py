@@ -23,6 +23,7 @@ from deploy.files import write_text
 from deploy.harness import bundle
 from deploy.report import schema as report_schema
 from deploy.report import words
+from deploy.report.pages import run as pages
 from deploy.types import Progress, Report
 from deploy.workspace import RunFolder
 
@@ -197,6 +198,7 @@ def _remember(report: Report, folder: RunFolder, ui: Session) -> None:
         history_commands.remember(report, folder, ui.progress)
     except PocketshipError as error:
         ui.progress(f"warning: the report is not in the history: {error}")
+        pages.write_trends(report, folder.root, without_series=f"the history failed: {error}")
 
 
 def show(report: Report, folder: RunFolder, ui: Session) -> int:

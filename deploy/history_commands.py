@@ -26,13 +26,16 @@ from deploy.history import (
 from deploy.history.database import Database
 from deploy.history.query import Filter, Row
 from deploy.report import figures, store
-from deploy.types import Progress, Report, Status
+from deploy.report.pages import run as pages
+from deploy.types import Metric, Progress, Report, Status
 from deploy.workspace import RunFolder
 
 LIST_COLUMNS = (
     *("created_utc", "commit", "branch", "device", "tier", "artifact", "threads", "metric"),
     *("median", "mad", "n", "unit", "status"),
 )
+_FOLLOWED = (Metric.LATENCY_MS, Metric.INSTRUCTIONS, Metric.PEAK_RSS_KIB, Metric.ENERGY_MJ)
+_POINTS_SHOWN = 100  # Of each trend on a report's page; `history changes` looks at more.
 _NUMBERS = frozenset({"threads", "n", "median", "mad", "mean", "p90", "min", "max", "low", "high"})
 _SHORT = frozenset({"commit", "artifact_sha256", "recipe_sha256", "device_sha256"})
 
@@ -43,7 +46,8 @@ def check(config: PipelineConfig) -> None:
 
 
 def remember(report: Report, folder: RunFolder, progress: Progress) -> None:
-    """Add the report of a run folder to the history that its pipeline names, if any.
+    """Add the report of a run folder to the history that its pipeline names, if any, and show the
+    trends that it belongs to on its page.
 
     Raises:
         ConfigError: the history cannot be written; it is as it was.
@@ -52,12 +56,31 @@ def remember(report: Report, folder: RunFolder, progress: Progress) -> None:
     base = Path(folder.asked.working_folder)
     where = address.chosen(folder.config.history, reports, os.environ, base)
     if where is None:
+        pages.write_trends(report, folder.root, without_series="the pipeline keeps no history")
         return
     # What was written has the hash by which the same report is known again.
     written = store.load(folder.root)
     branch = provenance.branch(folder)
-    record.add(database.connect(where), written, branch=branch, key=folder.asked.key)
+    history = database.connect(where)
+    record.add(history, written, branch=branch, key=folder.asked.key)
     progress(f"{report.run_id} is in the history {where.shown}")
+    series = _series_of(report, history, branch)
+    none = f"no figure of this run is in the history {where.shown}"
+    pages.write_trends(report, folder.root, series=series, without_series=none)
+
+
+def _series_of(report: Report, history: Database, branch: str) -> list[trends.Series]:
+    """The series that go on with this report, of the figures that people follow."""
+    mine = {(case.device, case.artifact, case.threads) for case in report.cases}
+    wanted = Filter(pipeline=report.pipeline, branch=branch or None)
+    return [
+        one
+        for metric in _FOLLOWED
+        for one in trends.series(
+            history, wanted.model_copy(update={"metric": metric}), points=_POINTS_SHOWN
+        )
+        if (one.device, one.artifact, one.threads) in mine
+    ]
 
 
 def opened(history: str | None) -> Database:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from deploy import __version__
-from deploy.cli import calibration, devices, files, gates, history, phones, sharing, stages
+from deploy.cli import calibration, devices, files, gates, history, pages, phones, sharing, stages
 
 app = typer.Typer(
     name="pocketship",
@@ -23,7 +23,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 passed, 2 bad input, 3 compression, 4 export, 5 parity, 6 device, "
     "7 measurement missing or invalid, 8 over a limit, 9 inconclusive, 130 interrupted, 1 a bug.",
 )
-for _part in (stages, gates, calibration, sharing, devices, files):
+for _part in (stages, gates, calibration, pages, sharing, devices, files):
     app.add_typer(_part.commands)
 app.add_typer(phones.commands, name="phone")
 app.add_typer(history.commands, name="history")

@@ -70,7 +70,7 @@ def gate(base: str, head: str, ui: Session, options: Options) -> int:
         answer = comparing.compare(asked, place, ui.progress)
     for line in words.lines(answer.report, answer.notes):
         ui.say(line)
-    ui.say(f"Report: {answer.root / 'gate.json'}")
+    ui.say(f"Report: {answer.root / 'index.html'}")
     if answer.report.outcome is Outcome.IMPROVED and answer.report.exit_code == 0:
         return options.improved_exit_code
     return answer.report.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deploy.report import conditions, figures, operators
@@ -40,6 +41,7 @@ _RESOURCES = (
 _TASK = (Metric.TASK_METRIC, Metric.TASK_METRIC_DROP)
 _MEDIANS = ("Each figure is the median of its samples.",)
 _SAMPLES_SHOWN = 500
+_SAMPLES_AT_ALL = 10_000
 _OPERATORS = "Cost of each operator"
 
 
@@ -64,34 +66,39 @@ class DeviceSection:
     status: Status
     reason: str
     facts: Table
-    tables: tuple[Table, ...]
+    timing: Table | None
+    resources: Table | None
+    task: Table | None
+    surroundings: Table | None
     absent: tuple[str, ...]
     operators: tuple[Table, ...]
     samples: tuple[Samples, ...]
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables of its cases, in the order in which they are read."""
+        found = (self.timing, self.resources, self.task, self.surroundings)
+        return tuple(table for table in found if table is not None)
 
 
 def sections(report: Report) -> tuple[DeviceSection, ...]:
     """One section a device, in the report's order."""
     return tuple(
-        _device(run, [case for case in report.cases if case.device == run.profile.name])
+        section(run, [case for case in report.cases if case.device == run.profile.name])
         for run in report.devices
     )
 
 
-def _device(run: DeviceRun, cases: list[Case]) -> DeviceSection:
+def section(run: DeviceRun, cases: Sequence[Case]) -> DeviceSection:
+    """The section of one device on which ``cases`` ran."""
+    cases = list(cases)
     tier = run.info.tier if run.info else run.profile.tier
     ran = [case for case in cases if case.status is Status.OK]
     measured = {m.metric for case in ran for m in case.measurements if m.status is Status.OK}
     timing, resources, task = (
         [metric for metric in group if metric in measured] for group in (_TIMING, _RESOURCES, _TASK)
     )
-    tables = [_timing(cases, timing)] if cases else []
-    if resources:
-        tables.append(_resources(ran, resources))
-    if task:
-        tables.append(_task(ran))
-    if (surroundings := conditions.table(cases)) is not None:
-        tables.append(surroundings)
+    shown = _samples_shown(cases)
     return DeviceSection(
         name=plain(run.profile.name),
         description=plain(run.profile.description),
@@ -99,10 +106,15 @@ def _device(run: DeviceRun, cases: list[Case]) -> DeviceSection:
         status=run.status,
         reason=plain(run.reason) or ("" if run.status is Status.OK else "no reason given"),
         facts=_facts(run),
-        tables=tuple(tables),
+        timing=_timing(cases, timing) if cases else None,
+        resources=_resources(ran, resources) if resources else None,
+        task=_task(ran) if task else None,
+        surroundings=conditions.table(cases),
         absent=_absent(cases, measured, len(ran)),
         operators=operators.tables(cases),
-        samples=tuple(_samples(case, m) for case in cases for m in case.measurements if m.samples),
+        samples=tuple(
+            _samples(case, m, shown) for case in cases for m in case.measurements if m.samples
+        ),
     )
 
 
@@ -166,7 +178,10 @@ def _measured(case: Case, metric: Metric) -> Cell:
         return missing(measurement.status, measurement.reason)
     samples = measurement.samples
     spread = f"n = {figures.count(len(samples))}"
-    if len(samples) > 1 and min(samples) != max(samples):
+    if measurement.interval is not None:
+        low, high = (figures.figure(metric, edge) for edge in measurement.interval)
+        spread += f", interval {low} to {high}"
+    elif len(samples) > 1 and min(samples) != max(samples):
         low, high = (figures.figure(metric, edge) for edge in (min(samples), max(samples)))
         spread += f", {low} to {high}"
     return Cell(figures.figure(metric, median), spread, tier=measurement.tier)
@@ -189,8 +204,14 @@ def _absent(cases: list[Case], measured: set[Metric], ran: int) -> tuple[str, ..
     )
 
 
-def _samples(case: Case, measurement: Measurement) -> Samples:
-    shown = [_raw(value) for value in measurement.samples[:_SAMPLES_SHOWN]]
+def _samples_shown(cases: list[Case]) -> int:
+    """How many samples of each measurement are written out, so that many cases fit into a page."""
+    rows = sum(1 for case in cases for m in case.measurements if m.samples)
+    return min(_SAMPLES_SHOWN, max(3, _SAMPLES_AT_ALL // max(rows, 1)))
+
+
+def _samples(case: Case, measurement: Measurement, most: int) -> Samples:
+    shown = [_raw(value) for value in measurement.samples[:most]]
     left = len(measurement.samples) - len(shown)
     return Samples(
         case=plain(case.id),

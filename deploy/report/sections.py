@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from deploy.report import figures, ledger
 from deploy.report.tables import (
@@ -97,9 +97,13 @@ def _specs(specs: Iterable[TensorSpec]) -> str:
     return ", ".join(f"{plain(s.dtype)}[{'×'.join(map(str, s.shape))}]" for s in specs) or "none"
 
 
-def parity(report: Report) -> Table | None:
-    """Each artifact against its program, None where nothing was to be checked."""
-    if not report.parity:
+def parity(report: Report, artifacts: Collection[str] | None = None) -> Table | None:
+    """Each artifact against its program, None where nothing was to be checked.
+
+    ``artifacts`` names those that are shown, None for all.
+    """
+    checks = [row for row in report.parity if artifacts is None or row.artifact in artifacts]
+    if not checks:
         return None
     return Table(
         caption="Parity: each artifact against the program that it was exported from",
@@ -110,7 +114,7 @@ def parity(report: Report) -> Table | None:
             *_quality_columns(),
             Column("Limits"),
         ),
-        rows=tuple(_parity_row(check) for check in report.parity),
+        rows=tuple(_parity_row(check) for check in checks),
     )
 
 
@@ -169,6 +173,15 @@ def verdicts(report: Report) -> Table | None:
         ),
         rows=tuple(rows),
     )
+
+
+def tiers(report: Report) -> tuple[Tier, ...]:
+    """The tiers that occur in this report, for the legend; files and parity are of the host."""
+    seen = {m.tier for case in report.cases for m in case.measurements}
+    seen |= {run.info.tier if run.info else run.profile.tier for run in report.devices}
+    if report.artifacts or report.parity or report.ledger:
+        seen.add(Tier.HOST)
+    return tuple(tier for tier in Tier if tier in seen)
 
 
 def provenance(report: Report) -> Table:

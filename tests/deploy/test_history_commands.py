@@ -58,6 +58,16 @@ def test_a_run_is_in_the_history_with_every_case_and_metric(
     assert {row["os_build"] for row in rows} != {""}
 
 
+def test_the_page_of_trends_shows_what_the_history_holds(finished: FinishedRun) -> None:
+    page = (finished.root / "trends.html").read_text()
+    cases = [case for case in report_of(finished.root)["cases"] if case["status"] == "ok"]
+    assert cases
+    for case in cases:
+        assert f"{case['artifact']}, {case['threads']} thread" in page
+    # One run is no line yet.
+    assert "a line needs two runs" in page
+
+
 def test_a_report_again_is_the_same_run(call: Call, finished: FinishedRun, tmp_path: Path) -> None:
     root = finished.copy(tmp_path)
     file = tmp_path / "reports/history.sqlite"

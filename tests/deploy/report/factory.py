@@ -7,6 +7,7 @@ from typing import Any
 
 from deploy.report import compare, gate
 from deploy.report.budgets import verdicts as judge_budgets
+from deploy.report.pages import run
 from deploy.types import (
     Artifact,
     Budget,
@@ -320,3 +321,8 @@ def report(budgets: tuple[Budget, ...] = BUDGETS, **changes: Any) -> Report:
         "exit_code": decision.exit_code,
     }
     return Report(**(values | changes))
+
+
+def pages_text(of: Report) -> str:
+    """Every page of the site of a report, one behind the other."""
+    return "\n".join(run.build(of).values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from deploy.android_text import STATUSES
 from deploy.metrics import thermal
-from deploy.report import render
 from deploy.report.conditions import table
 from deploy.report.devices import sections
 from deploy.types import DeviceState, Format, Metric, Tier
@@ -32,7 +31,7 @@ def test_before_and_after_stand_beside_each_other() -> None:
     host = next(run for run in factory.devices() if run.profile.name == "host")
     report = factory.report().model_copy(update={"devices": (host,), "cases": (case,)})
     assert any(one.caption == "Conditions" for one in sections(report)[0].tables)
-    assert "&lt;skin&gt;" in render.html(report)
+    assert "&lt;skin&gt;" in factory.pages_text(report)
 
 
 def test_warnings_are_shown_and_silence_takes_no_room() -> None:

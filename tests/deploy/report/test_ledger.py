@@ -147,7 +147,7 @@ def test_a_cost_that_was_not_measured_says_why():
 
 def test_everything_is_where_a_reader_looks():
     made = report()
-    for text in (render.markdown(made), render.html(made)):
+    for text in (render.markdown(made), factory.pages_text(made)):
         assert "1 prune: dropped: why" in text
         assert "2 quantize: costs more on x: y" in text
         assert "no container here" not in text
@@ -167,7 +167,7 @@ def test_a_report_of_before_footprints_is_still_read(tmp_path):
     # As a pocketship of before wrote it.
     rows = tuple(LedgerRow.model_validate(found) for found in data["ledger"])
     assert rows == made.ledger
-    for view in (render.markdown(made), render.html(made)):
+    for view in (render.markdown(made), factory.pages_text(made)):
         assert "this report was made without footprints" in view
     assert waterfall.waterfall(made)
 
@@ -234,7 +234,7 @@ def test_the_picture_lies_beside_the_markdown_and_in_the_page(tmp_path):
     render.write(report(), tmp_path)
     assert "![What each step bought](ledger.svg)" in (tmp_path / "report.md").read_text()
     assert ET.parse(tmp_path / "ledger.svg").getroot().tag == f"{SVG}svg"
-    page = (tmp_path / "index.html").read_text()
+    page = (tmp_path / "compression.html").read_text()
     assert page.count("<svg") == 1
     assert not re.search(r"https?:|url\(", page)
 
@@ -247,4 +247,4 @@ def test_names_from_elsewhere_are_text():
     assert not list(root.iter(f"{SVG}script"))
     assert "script>alert" in "".join(root.itertext())
     assert "\u202e" not in waterfall.waterfall(made)
-    assert "<script" not in render.html(made)
+    assert "<script>alert" not in factory.pages_text(made)

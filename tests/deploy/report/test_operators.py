@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from deploy.report import render
 from deploy.report.devices import sections
 from deploy.report.operators import SHOWN
 from deploy.types import Case, Format, Metric, OperatorCost, Report, Status, Tier
@@ -39,7 +38,7 @@ def test_the_dearest_operators_come_first_with_their_share() -> None:
     assert table.rows[0][4].text == "9.5 %"  # 20 of 1 + 2 + ... + 20
     assert table.rows[1][1].text == "–"
     assert "of 20 rows, medians of 3 inferences" in table.notes[0]
-    page = render.html(report)
+    page = factory.pages_text(report)
     assert "Cost of each operator" in page
     assert "blocks.19.conv" in page
     assert "Convolution #0<" not in page
@@ -50,7 +49,7 @@ def test_why_there_are_no_operators_is_said() -> None:
     (section,) = sections(report)
     assert section.operators == ()
     assert any("the profile <b>cannot</b> be used" in line for line in section.absent)
-    assert "&lt;b&gt;cannot" in render.html(report)
+    assert "&lt;b&gt;cannot" in factory.pages_text(report)
 
 
 def test_the_task_metric_is_shown_beside_what_it_is_here() -> None:
