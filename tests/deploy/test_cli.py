@@ -345,7 +345,7 @@ def test_a_saved_program_is_judged_on_random_inputs_and_the_report_says_so(
     root = (tmp_path / "reports/tiny/latest").resolve()
     note = "no data: judged on 5 random inputs (seed 7)"
     assert report_of(root)["ledger"][0]["notes"] == [note]
-    for page in ("report.md", "index.html"):
+    for page in ("report.md", "compression.html"):
         assert note in (root / page).read_text().replace("\\", ""), page
     assert report_of(root)["devices"] == []
 

@@ -39,7 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def report_of(answer: Answer) -> GateReport:
     found = re.search(r"^Report: (.*)$", answer.out, re.M)
     assert found, answer.out + answer.err
-    return store.load_gate(Path(found[1]))
+    return store.load_gate(Path(found[1]).parent)
 
 
 def model_files(finished: FinishedRun, folder: Path, **chosen: str) -> dict[str, Path]:
