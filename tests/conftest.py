@@ -1,4 +1,4 @@
-"""How the tests share two workers of pytest-xdist, and which signals they have."""
+"""How the tests share two workers of pytest-xdist, which signals they have, and no deadlines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test fails by a clock: on a machine with other work any example may be slow.
+settings.register_profile("pocketship", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pocketship")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported; what tests start inherits it.
