@@ -10,7 +10,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 CPP_SOURCES := $(shell find android_harness -type d -name build -prune -o -type f \( -name '*.cpp' -o -name '*.h' \) -print 2>/dev/null)
 
-.PHONY: help setup demo test lint format bench bench-agent bench-compress bench-gate bench-history bench-pages chaos fuzz phone-image clean distclean
+.PHONY: help setup demo test test-soak lint format bench bench-agent bench-compress bench-gate bench-history bench-pages chaos fuzz phone-image clean distclean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -22,8 +22,11 @@ demo: setup ## EfficientNet-Lite0 from PyTorch to a verdict on the emulated phon
 	$(PYTHON) -m scripts.phone_image --if-possible
 	$(PYTHON) -m deploy.cli run examples/efficientnet_lite0.yaml
 
-test: setup lint ## lint, then every test that can run here (two at a time)
-	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: setup lint ## lint, then the tests that can run here, but for the long ones of test-soak
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not soak'
+
+test-soak: setup ## the long ones: faults of phones, interrupted runs, whole paths; CI runs them too
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m soak
 
 lint: setup ## ruff, mypy and clang-format, all in checking mode
 	$(PYTHON) -m ruff check .

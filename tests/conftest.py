@@ -29,5 +29,6 @@ for _number, _usual in (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: a long one that begins last would leave a worker idle."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    marks = ("slow", "soak")
+    slow = {item.path for item in items if any(map(item.get_closest_marker, marks))}
     items.sort(key=lambda item: item.path not in slow)

@@ -48,6 +48,7 @@ def test_a_tensor_of_another_scale_is_not_the_same() -> None:
     assert onnx_taps(model, others) == {}
 
 
+@pytest.mark.soak
 def test_both_runtimes_are_compared(program: torch.export.ExportedProgram, tmp_path: Path) -> None:
     inputs = images(2, 3)
     found = compare(program, inputs, tmp_path, 3)

@@ -138,7 +138,7 @@ MARKS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_that_is_ended_in_every_stage_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
     run = Interrupted(tmp_path / "it's a $(touch pwned) run")
     kept: dict[str, bytes] = {}

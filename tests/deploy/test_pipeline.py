@@ -27,7 +27,7 @@ def measured(report: dict[str, Any], device: str, metric: str) -> dict[str, list
     }
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.phone
 @pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="QEMU is missing")
 def test_two_runs_count_the_same_instructions_of_the_same_bytes(

@@ -61,7 +61,7 @@ def random_packet(chance: random.Random, folder) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_mangled_packets_do_no_harm(adbd_builder, tmp_path):
     chance = random.Random(20260101)
     home = tmp_path / "home"

@@ -34,7 +34,7 @@ from tests.deploy.bench.test_faults import HASTY, ONE, assert_right, meanwhile, 
 
 pytestmark = [
     pytest.mark.phone,
-    pytest.mark.slow,
+    pytest.mark.soak,
     pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="QEMU is missing"),
 ]
 

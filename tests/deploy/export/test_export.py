@@ -274,7 +274,7 @@ for target in (ExecuTorchTarget(format="executorch"), OnnxTarget(format="onnx", 
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_reloaded_in_another_process_gives_the_same_bytes(
     exported: Exported, tmp_path: Path
 ) -> None:

@@ -206,7 +206,7 @@ def test_a_device_that_is_not_there_is_invalid_with_its_reason(
     assert any(v.metric == "bytes" and v.outcome is Outcome.PASS for v in report.verdicts)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_kill_9_loses_no_session_and_resume_goes_on(finished: FinishedRun, tmp_path: Path) -> None:
     words = ("gate", finished.root, finished.root, "--device", "host", *ONE, *CALM)
     env = environment(POCKETSHIP_DATA=str(tmp_path / "data"))
@@ -248,7 +248,7 @@ def git(folder: Path, *words: str) -> None:
     subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_revision_against_the_working_tree(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

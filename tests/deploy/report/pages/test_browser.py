@@ -55,6 +55,7 @@ AXE = {"resultTypes": ["violations"], "preload": False}
 JUDGED = {"exclude": [[".canvas > *"], ["tbody tr:nth-child(n + 4)"]]}
 
 
+@pytest.mark.soak
 def test_every_page_renders_is_accessible_and_fits_a_small_phone(
     watched: browser.Watched, sites: Path
 ) -> None:
