@@ -125,6 +125,7 @@ def comparable(root: Path) -> dict[str, Any]:
     return {key: report[key] for key in keys}
 
 
+@pytest.mark.soak
 def test_stages_one_after_another_give_what_run_gives(
     finished: FinishedRun, tmp_path: Path, call: Call
 ) -> None:
@@ -158,6 +159,7 @@ def test_verify_again_keeps_what_was_measured(root: Path, call: Call) -> None:
     assert report_of(root)["cases"] == cases
 
 
+@pytest.mark.soak
 def test_a_changed_artifact_is_refused_until_it_is_exported_again(root: Path, call: Call) -> None:
     before = hashes(root)
     path = root / "artifacts/int8.pte"

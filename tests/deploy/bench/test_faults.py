@@ -33,6 +33,9 @@ from tests.deploy.bench.proxy import Kind, Proxy, between
 from tests.deploy.bench.test_session import alive, assert_dead
 from tests.deploy.native_adbd import NativeAdbd
 
+# Proxies, cut links and time-outs: four minutes in sum.
+pytestmark = pytest.mark.soak
+
 EXACT = PRESETS["exact"]
 PATIENCE = Patience(comeback_s=15.0, first_pause_s=0.05, longest_pause_s=0.2)
 HASTY = Patience(comeback_s=0.3, first_pause_s=0.05, longest_pause_s=0.1)

@@ -163,7 +163,7 @@ def test_a_frozen_phone_lives_and_thaws(phone: Phone, shell: Shell) -> None:
     assert shell("echo thawed") == "thawed\n"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_limits_reboot_and_end_of_a_small_phone(own_world: Path) -> None:
     small = machine.start(LOW)
     sh = connect(small)
