@@ -98,16 +98,18 @@ def test_the_three_models_are_equal_for_every_input(tmp_path: Path) -> None:
 def test_what_varies_is_left_out(tmp_path: Path) -> None:
     text = (
         f"Report: {tmp_path}/reports/gate/20300101-120000-2/index.html\n"
-        "instructions: 354,584 → 1,537,664 instructions: exact: +51.6 %, 0.1 % is let pass\n"
-        "  354,592 → 354,584 instructions: exact: -0.002 %, 0.1 % is let pass\n"
+        "instructions: 354,584 → 1,537,664 instructions: exact: +51.6 %, 12,000 instructions "
+        "are let pass\n"
+        "  354,592 → 354,584 instructions: exact: -0.002 %, 12,000 instructions are let pass\n"
         "  354,592 → 354,592 instructions: exact: the same\n"
         "354,584.5 instructions; 24,368 → 27,696 bytes\n"
         "index ea16626..92b5c79 100644\n"
     )
     assert walkthrough.scrubbed(text, tmp_path) == (
         "Report: reports/gate/.../index.html\n"
-        "instructions: 354,xxx → 1,537,xxx instructions: exact: +51.6 %, 0.1 % is let pass\n"
-        "  354,xxx → 354,xxx instructions: exact: ±0.0x %, 0.1 % is let pass\n"
-        "  354,xxx → 354,xxx instructions: exact: ±0.0x %, 0.1 % is let pass\n"
+        "instructions: 354,xxx → 1,537,xxx instructions: exact: +51.6 %, 12,000 instructions "
+        "are let pass\n"
+        "  354,xxx → 354,xxx instructions: exact: ±0.0x %, 12,000 instructions are let pass\n"
+        "  354,xxx → 354,xxx instructions: exact: ±0.0x %, 12,000 instructions are let pass\n"
         "354,xxx instructions; 24,368 → 27,696 bytes\n"
     )
