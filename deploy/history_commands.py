@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 
@@ -166,10 +167,13 @@ def export(
     history: Database, wanted: Filter, output: Path | None, ui: Session, *, samples: bool
 ) -> None:
     """All figures that fit, newest first, as CSV, or as Parquet where the file is named so."""
-    with history.reading() as connection:
-        rows = query.rows(connection, wanted, samples=samples)
+    with (
+        history.reading() as connection,
+        # Closed before the connection even where writing fails in its middle.
+        closing(query.rows(connection, wanted, samples=samples)) as found,
+    ):
         # A query that fails shall do so before a file is begun.
-        rows = chain(list(islice(rows, 1)), rows)
+        rows = chain(list(islice(found, 1)), found)
         if output is None:
             table_files.write_csv(rows, ui.out, samples=samples)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import sqlite3
@@ -287,7 +288,11 @@ def test_a_formula_in_a_name_is_text_to_a_spreadsheet(call: Call, filled: Path) 
 
 
 def test_export_that_cannot_be_written_or_read(
-    call: Call, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call,
+    filled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / "file").touch()
     answer = call("history", "export", "-o", tmp_path / "file/x.csv")
@@ -297,6 +302,8 @@ def test_export_that_cannot_be_written_or_read(
     answer = call("history", "export", "-o", tmp_path / "x.parquet")
     assert answer.code == 2
     assert "pip install 'pocketship[parquet]'" in answer.last
+    gc.collect()
+    assert not caplog.records, "a query was left open, and complains when it is collected"
     filled.write_text("x" * 5000)
     answer = call("history", "export", "-o", tmp_path / "x.csv")
     assert answer.code == 2
