@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from compress.files import replacing as replacing
 from compress.files import write_bytes as write_bytes
+
+SEAL = "content_sha256"
+"""The key of a JSON file that holds :func:`seal` of all else in it."""
 
 _CHUNK = 1 << 20
 
@@ -24,6 +28,18 @@ def sha256(path: Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def seal(content: object) -> str:
+    """Hex SHA-256 of parsed JSON without its own :data:`SEAL`: a guard against accidental edits.
+
+    Over the parsed values, so that neither layout nor a field that a later version adds with a
+    default breaks the files written before it.
+    """
+    if isinstance(content, dict):
+        content = {key: value for key, value in content.items() if key != SEAL}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def tree_digest(path: Path) -> tuple[str, int]:

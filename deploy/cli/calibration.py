@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.options import TransportOption, WaitOption
+from deploy.cli.options import SerialOption, TransportOption, WaitOption
 from deploy.console import session
 
 commands = typer.Typer()
@@ -24,9 +24,7 @@ def calibrate(  # noqa: PLR0917 - Typer makes options of them
             help="A run folder, a folder of artifacts or a model file; none: a built-in model."
         ),
     ] = None,
-    serial: Annotated[
-        str | None, typer.Option(help="Where the device is, as in a pipeline.")
-    ] = None,
+    serial: SerialOption = None,
     transport: TransportOption = None,
     wait: WaitOption = None,
     pairs: Annotated[int, typer.Option(min=6, max=100, help="Pairs of sessions.")] = 12,

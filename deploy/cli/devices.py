@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from deploy.cli.options import SerialOption
 from deploy.console import session
 
 commands = typer.Typer()
@@ -30,9 +31,7 @@ def devices(
 def record(
     device: Annotated[str, typer.Argument(help="A device profile: a name or a path.")],
     folder: Annotated[Path, typer.Argument(help="The new folder for the recording.")],
-    serial: Annotated[
-        str | None, typer.Option(help="Where the device is, as in a pipeline.")
-    ] = None,
+    serial: SerialOption = None,
     run_folder: Annotated[
         Path | None, typer.Option("--run", help="A run folder whose cases are recorded too.")
     ] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.options import TransportOption, WaitOption
+from deploy.cli.options import SerialOption, TransportOption, WaitOption
 from deploy.console import session
 
 commands = typer.Typer()
@@ -23,9 +23,7 @@ def gate(
     device: Annotated[
         str | None, typer.Option(help="A device profile; without it only files are compared.")
     ] = None,
-    serial: Annotated[
-        str | None, typer.Option(help="Where the device is, as in a pipeline.")
-    ] = None,
+    serial: SerialOption = None,
     transport: TransportOption = None,
     wait: WaitOption = None,
     pipeline: Annotated[

@@ -11,6 +11,9 @@ PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", 
 RunArgument = Annotated[
     Path, typer.Argument(help="A run folder, as reports/NAME/latest.", show_default=False)
 ]
+SerialOption = Annotated[
+    str | None, typer.Option("--serial", help="Where the device is, as in a pipeline.")
+]
 TransportOption = Annotated[
     str | None, typer.Option("--transport", help="Reach phones by tcp, usb or adb-server only.")
 ]

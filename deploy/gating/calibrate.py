@@ -29,8 +29,8 @@ from deploy.files import write_text
 from deploy.gating import calibration_model, sides
 from deploy.gating.meeting import Filter, jobs, meet
 from deploy.harness import bundle
-from deploy.report import certificates
-from deploy.report.certificates import Found
+from deploy.report import certificate_files, certificates
+from deploy.report.certificate_files import Found
 from deploy.report.comparable import circumstances, device_hash
 from deploy.types import (
     Artifact,
@@ -107,7 +107,7 @@ def holding(
     with, ``where`` the folder of certificates, None: the user's own.
     """
     at = circumstances(case, artifact=artifact, info=info, identity=identity, preset=preset)
-    return certificates.find(where or folder(), at)
+    return certificate_files.find(where or folder(), at)
 
 
 def calibrate(wish: Wish, ui: Ui, *, resume: bool = False) -> Path:
@@ -153,7 +153,7 @@ def calibrate(wish: Wish, ui: Ui, *, resume: bool = False) -> Path:
             found = certificates.figure(sessions, metric)
             if isinstance(found, str) and _measured(sessions, metric):
                 ui.progress(f"not certified: {found}")
-        path = certificates.write(made, wish.folder)
+        path = certificate_files.write(made, wish.folder)
         shutil.rmtree(home, ignore_errors=True)
     _show(made, ui)
     ui.say(f"Certificate: {path}")
@@ -309,11 +309,11 @@ def _percent(share: float) -> str:
 
 def show_all(where: Path, ui: Ui) -> None:
     """One row for each certificate in a folder, its age included; those that cannot be read."""
-    found = certificates.files(where)
+    found = certificate_files.files(where)
     rows = []
     for path in found:
         try:
-            one = certificates.read(path)
+            one = certificate_files.read(path)
         except ConfigError as error:
             ui.progress(f"passed over: {error}")
             continue

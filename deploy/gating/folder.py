@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,12 +25,11 @@ from pydantic import Field, ValidationError
 
 from deploy import __version__, workspace
 from deploy.errors import ConfigError
-from deploy.files import write_text
+from deploy.files import SEAL, seal, write_text
 from deploy.report import comparable, store
 from deploy.types import DeviceRun, Format, Model, Outcome, Session
 
 FOLDER = "gate"
-_SEAL = "content_sha256"
 _ANEW = "Begin a new gate: the same command without --resume."
 
 
@@ -136,7 +134,7 @@ def keeper(folder: GateFolder) -> Callable[[Session], None]:
     def keep(session: Session) -> None:
         content = session.model_dump(mode="json")
         name = f"{session.case.id.replace('/', '_')}.{session.order:03d}.json"
-        sealed = {_SEAL: _seal(content), "session": content}
+        sealed = {SEAL: seal(content), "session": content}
         text = json.dumps(sealed, indent=1, ensure_ascii=True, allow_nan=False)
         write_text(folder.sessions / name, text + "\n")
 
@@ -175,12 +173,12 @@ def recognise(folder: GateFolder, device: DeviceRun) -> None:
 def _session(path: Path) -> Session:
     try:
         data = json.loads(path.read_bytes())
-        content, seal = data["session"], data[_SEAL]
+        content, sealed = data["session"], data[SEAL]
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError("is cut off, or no session", where=str(path), hint=_ANEW) from None
-    if _seal(content) != seal:
+    if seal(content) != sealed:
         raise ConfigError(
-            f"was edited after it was written: its content does not fit its {_SEAL}",
+            f"was edited after it was written: its content does not fit its {SEAL}",
             where=str(path),
             hint=_ANEW,
         )
@@ -192,8 +190,3 @@ def _session(path: Path) -> Session:
             where=str(path),
             hint=_ANEW,
         ) from None
-
-
-def _seal(content: object) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()

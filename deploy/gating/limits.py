@@ -37,14 +37,12 @@ def parity(meeting: Meeting) -> tuple[Verdict, ...]:
         if row.artifact in meeting.names and row.status is Status.FAILED:
             reason = f"base computes something else than its program: {row.reason or 'no reason'}"
             found.append(
-                Verdict(
-                    outcome=Outcome.INVALID,
-                    subject=row.artifact,
-                    metric=budgets_.PARITY,
-                    value=None,
-                    limit=None,
+                Verdict.without_figure(
+                    Outcome.INVALID,
+                    row.artifact,
+                    budgets_.PARITY,
+                    reason,
                     source="verify of base",
-                    reason=reason,
                 )
             )
     return tuple(found)

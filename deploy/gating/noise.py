@@ -8,7 +8,7 @@ from pathlib import Path
 from deploy.bench.runner import BACKENDS
 from deploy.errors import ConfigError
 from deploy.gating.measuring import Contact, Plan
-from deploy.report import certificates
+from deploy.report import certificate_files, certificates
 from deploy.report.comparable import Circumstances, device_hash
 from deploy.types import Certificate, GateRules, Metric
 
@@ -39,7 +39,7 @@ def known_noise(contact: Contact, plan: Plan, folder: Path) -> Noise:
                 threads=threads,
                 preset=plan.limits.name,
             )
-            answer = certificates.find(folder, at)
+            answer = certificate_files.find(folder, at)
             notes |= dict.fromkeys(answer.notes)
             if answer.certificate is not None:
                 found[answer.certificate.model_dump_json()] = answer.certificate

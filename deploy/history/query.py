@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -76,10 +76,9 @@ class Row(Model):
     samples: tuple[float, ...] | None = Field(default=None, exclude=True)
 
 
-class Track(Model):
-    """One series: what may stand on one line of a plot."""
+class SeriesKey(Model):
+    """What the points of one series have in common; empty text is unknown."""
 
-    id: int
     pipeline: str
     device: str
     device_sha256: str
@@ -91,6 +90,12 @@ class Track(Model):
     threads: int
     metric: str
     unit: str
+
+
+class Track(SeriesKey):
+    """One series: what may stand on one line of a plot."""
+
+    id: int
 
 
 _F, _S, _D = tables.figure.c, tables.series.c, tables.device.c
@@ -156,8 +161,11 @@ def newest(connection: Connection, wanted: Filter, limit: int | None = 50) -> li
 
 def rows(
     connection: Connection, wanted: Filter, limit: int | None = None, *, samples: bool = False
-) -> Iterator[Row]:
-    """As :func:`newest`, one at a time; with ``samples`` each has all of its raw samples."""
+) -> Generator[Row, None, None]:
+    """As :func:`newest`, one at a time; with ``samples`` each has all of its raw samples.
+
+    It reads as it goes: who may stop before its end closes it before the connection.
+    """
     found = tracks(connection, wanted)
     query = _newest_of(connection, found, wanted, limit, samples=samples)
     with connection.execution_options(yield_per=1000).execute(query) as result:

@@ -14,7 +14,7 @@ from sqlalchemy import Row, select
 
 from deploy.history import changes, query, tables
 from deploy.history.database import Database
-from deploy.history.query import Filter, Track
+from deploy.history.query import Filter, SeriesKey, Track
 from deploy.types import Model, Status
 
 POINTS = 200
@@ -56,23 +56,12 @@ class Change(Model):
     with_it: tuple[str, ...] = ()
 
 
-class Series(Model):
+class Series(SeriesKey):
     """One metric of one artifact on one device, run after run, oldest first.
 
     ``missing`` counts the runs that have no figure (not ``ok``) between the first point and now.
     """
 
-    pipeline: str
-    device: str
-    device_sha256: str
-    os_build: str
-    tier: str
-    runtime: str
-    artifact: str
-    variant: str
-    threads: int
-    metric: str
-    unit: str
     branch: str | None
     points: tuple[Point, ...]
     missing: int = 0

@@ -96,15 +96,8 @@ def judge_parity(check: Parity) -> Verdict | None:
     else:
         return None
     reason = "; ".join((*check.violated, *((check.reason,) if check.reason else ())))
-    return Verdict(
-        outcome=outcome,
-        subject=check.artifact,
-        metric=PARITY,
-        value=None,
-        limit=None,
-        source="verify",
-        reason=reason or ("within all limits" if outcome is Outcome.PASS else "no reason given"),
-    )
+    reason = reason or ("within all limits" if outcome is Outcome.PASS else "no reason given")
+    return Verdict.without_figure(outcome, check.artifact, PARITY, reason, source="verify")
 
 
 def _judge_budget(
@@ -221,12 +214,7 @@ def _held(
 def _invalid(
     subject: str, metric: str, reason: str, limit: float | None = None, source: str = ""
 ) -> Verdict:
-    return Verdict(
-        outcome=Outcome.INVALID,
-        subject=subject,
-        metric=metric,
-        value=None,
-        limit=limit,
-        source=source or ("bench" if limit is None else "pipeline"),
-        reason=reason,
+    source = source or ("bench" if limit is None else "pipeline")
+    return Verdict.without_figure(
+        Outcome.INVALID, subject, metric, reason, source=source, limit=limit
     )

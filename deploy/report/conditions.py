@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from deploy.android_text import thermal_status_word
 from deploy.report import figures
-from deploy.report.tables import Cell, Column, Table, name, nothing, plain
+from deploy.report.tables import Cell, Column, Table, case_name, nothing, plain
 from deploy.types import Case, DeviceState
 
 
@@ -47,7 +47,7 @@ def _speaks(case: Case) -> bool:
 
 def _row(case: Case) -> tuple[Cell, ...]:
     return (
-        name(case.artifact, f"{case.threads} thread{'' if case.threads == 1 else 's'}"),
+        case_name(case),
         _change(case, lambda state: _number(state.battery_percent)),
         _change(case, lambda state: _number(state.battery_c)),
         _change(case, lambda state: _status(state.thermal_status)),

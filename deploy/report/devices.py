@@ -10,8 +10,8 @@ from deploy.report.tables import (
     Cell,
     Column,
     Table,
+    case_name,
     missing,
-    name,
     nothing,
     pairs,
     plain,
@@ -124,7 +124,7 @@ def _timing(cases: list[Case], metrics: list[Metric]) -> Table:
         caption="Load and inference",
         columns=(Column("Case"), Column("Result"), *_columns(metrics)),
         rows=tuple(
-            (_case(case), status_cell(case.status, case.reason), *_figures(case, metrics))
+            (case_name(case), status_cell(case.status, case.reason), *_figures(case, metrics))
             for case in cases
         ),
         notes=_MEDIANS if metrics else (),
@@ -136,7 +136,7 @@ def _resources(ran: list[Case], metrics: list[Metric]) -> Table:
     return Table(
         caption="Memory, energy, output",
         columns=(Column("Case"), *_columns(metrics)),
-        rows=tuple((_case(case), *_figures(case, metrics)) for case in ran),
+        rows=tuple((case_name(case), *_figures(case, metrics)) for case in ran),
         notes=_MEDIANS,
     )
 
@@ -147,7 +147,7 @@ def _task(ran: list[Case]) -> Table:
     for case in ran:
         there = case.measurement(Metric.TASK_METRIC)
         source = plain(there.source) if there and there.samples else "–"
-        rows.append((_case(case), *_figures(case, list(_TASK)), Cell(source)))
+        rows.append((case_name(case), *_figures(case, list(_TASK)), Cell(source)))
     return Table(
         caption="Task metric, run on the device",
         columns=(Column("Case"), *_columns(list(_TASK)), Column("What was compared")),
@@ -158,10 +158,6 @@ def _task(ran: list[Case]) -> Table:
 
 def _columns(metrics: list[Metric]) -> list[Column]:
     return [Column(figures.title(metric), number=True) for metric in metrics]
-
-
-def _case(case: Case) -> Cell:
-    return name(case.artifact, f"{case.threads} thread{'' if case.threads == 1 else 's'}")
 
 
 def _figures(case: Case, metrics: list[Metric]) -> list[Cell]:

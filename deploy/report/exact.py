@@ -246,12 +246,4 @@ def _compare(
 def _verdict(
     outcome: Outcome, subject: str, metric: str, reason: str, *, source: str = SOURCE
 ) -> Verdict:
-    return Verdict(
-        outcome=outcome,
-        subject=subject,
-        metric=metric,
-        value=None,
-        limit=None,
-        source=source,
-        reason=reason,
-    )
+    return Verdict.without_figure(outcome, subject, metric, reason, source=source)

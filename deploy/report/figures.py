@@ -103,6 +103,11 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %" if math.isfinite(value) else "not finite"
 
 
+def threads(count: int) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
 def from_to(before: float, after: float, scale: float) -> str:
     """``18.57 → 4.91``: two figures in the same unit, each divided by ``scale``."""
     return f"{significant(before / scale)} → {significant(after / scale)}"

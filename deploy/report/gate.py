@@ -354,12 +354,4 @@ def _lost(found: paired.Series) -> str:
 
 
 def _missing(subject: str, metric: str, source: str, reason: str) -> Verdict:
-    return Verdict(
-        outcome=Outcome.INVALID,
-        subject=subject,
-        metric=metric,
-        value=None,
-        limit=None,
-        source=source,
-        reason=reason,
-    )
+    return Verdict.without_figure(Outcome.INVALID, subject, metric, reason, source=source)

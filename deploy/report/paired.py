@@ -121,13 +121,19 @@ def evidence(
     ``stored``: head's sessions against base's as two independent samples, because base was
     measured at another time; a pair's ratio is then head's figure over base's median.
     """
+    base, head = [[math.log(v) for v in side] for side in (found.base, found.head)]
     if stored:
-        return _stored(found, alpha=alpha, margin=margin, mde=mde, seed=seed)
-    logs = [
-        math.log(head) - math.log(base) for base, head in zip(found.base, found.head, strict=True)
-    ]
-    effect, p = stats.median(logs), stats.sign_flip(logs, seed=seed)
-    interval = stats.median_interval(logs, alpha)
+        before, after = stats.median(base), stats.median(head)
+        if before is None or after is None:
+            return None
+        logs: list[float] = [value - before for value in head]
+        effect: float | None = after - before
+        p = stats.two_sample(base, head, seed=seed)
+        interval = stats.difference_interval(base, head, alpha, seed=seed)
+    else:
+        logs = [now - was for was, now in zip(base, head, strict=True)]
+        effect, p = stats.median(logs), stats.sign_flip(logs, seed=seed)
+        interval = stats.median_interval(logs, alpha)
     if effect is None or p is None or interval is None:
         return None
     return Paired(
@@ -139,28 +145,7 @@ def evidence(
         alpha=alpha,
         margin=margin,
         mde=mde,
-    )
-
-
-def _stored(
-    found: Series, *, alpha: float, margin: float, mde: float | None, seed: int
-) -> Paired | None:
-    base, head = [[math.log(v) for v in side] for side in (found.base, found.head)]
-    p = stats.two_sample(base, head, seed=seed)
-    interval = stats.difference_interval(base, head, alpha, seed=seed)
-    before, after = stats.median(base), stats.median(head)
-    if p is None or interval is None or before is None or after is None:
-        return None
-    return Paired(
-        ratios=tuple(_exp(value - before) for value in head),
-        ratio=_exp(after - before),
-        interval=(_exp(interval.low), _exp(interval.high)),
-        p_worse=p.greater,
-        p_better=p.less,
-        alpha=alpha,
-        margin=margin,
-        mde=mde,
-        design="stored",
+        design="stored" if stored else "paired",
     )
 
 

@@ -52,15 +52,7 @@ def judge(subject: str, sessions: Sequence[Session], *, source: str) -> Iterator
         reason = f"base was not measured: {base.reason or 'it has no session'}"
     else:
         return
-    yield Verdict(
-        outcome=outcome,
-        subject=subject,
-        metric=CASE,
-        value=None,
-        limit=None,
-        source=source,
-        reason=reason,
-    )
+    yield Verdict.without_figure(outcome, subject, CASE, reason, source=source)
 
 
 def comparable(sessions: Sequence[Session]) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 from deploy.report import figures, ledger
 from deploy.report.tables import (
+    OUTCOME_TONES,
     RUNTIMES,
     Cell,
     Column,
     Table,
-    Tone,
     missing,
     name,
     nothing,
@@ -20,7 +20,6 @@ from deploy.report.tables import (
 )
 from deploy.types import (
     Artifact,
-    Outcome,
     Parity,
     Quality,
     Report,
@@ -136,12 +135,6 @@ def verdicts(report: Report) -> Table | None:
     """Every decision with its evidence, None where nothing was judged."""
     if not report.verdicts:
         return None
-    tones: Mapping[Outcome, Tone] = {
-        Outcome.PASS: "good",
-        Outcome.IMPROVED: "good",
-        Outcome.REGRESSED: "bad",
-        Outcome.INVALID: "bad",
-    }
     tiers = {(c.id, str(m.metric)): m.tier for c in report.cases for m in c.measurements}
     rows = []
     for v in report.verdicts:
@@ -150,7 +143,7 @@ def verdicts(report: Report) -> Table | None:
         rows.append(
             (
                 name(v.subject),
-                Cell(str(v.outcome), tone=tones.get(v.outcome, "")),
+                Cell(str(v.outcome), tone=OUTCOME_TONES[v.outcome]),
                 name(v.metric, unit if unit and unit != v.metric else ""),
                 nothing()  # The last cell of the row says why.
                 if v.value is None

@@ -7,7 +7,6 @@ become documents of today's version.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
@@ -19,13 +18,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from deploy.errors import ConfigError, MeasurementError
-from deploy.files import write_text
+from deploy.files import SEAL, seal, write_text
 from deploy.types import REPORT_SCHEMA_VERSION, GateReport, Report
 
 FILE_NAME = "report.json"
 GATE_FILE_NAME = "gate.json"
 LATEST = "latest"
-_SEAL = "content_sha256"
 
 Content = TypeVar("Content", Report, GateReport)
 
@@ -81,7 +79,7 @@ def write(content: Report | GateReport, folder: Path) -> Path:
     name = next(one.file_name for one in _DOCUMENTS if isinstance(content, one.kind))
     data = _ordered(content)
     _refuse_not_finite(data, "", name)
-    data[_SEAL] = _seal(data)
+    data[SEAL] = seal(data)
     path = folder / name
     try:
         write_text(path, _text(data))
@@ -143,9 +141,9 @@ def _file(path: Path, document: _Document[Any]) -> Path:
 def _validated(document: _Document[Content], file: Path, data: dict[str, Any]) -> Content:
     _refuse_other_kind(document, file, data)
     _refuse_version(document, file, data.get("schema_version"))
-    if data.get(_SEAL) != _seal(data):
+    if data.get(SEAL) != seal(data):
         raise ConfigError(
-            f"was edited after it was written: its content does not fit its {_SEAL}",
+            f"was edited after it was written: its content does not fit its {SEAL}",
             where=str(file),
             hint=document.again,
         )
@@ -241,14 +239,6 @@ def _text(content: dict[str, Any]) -> str:
 
 def _key_text(item: tuple[Any, Any]) -> str:
     return str(item[0])
-
-
-def _seal(content: dict[str, Any]) -> str:
-    # Over the parsed values, so that a field that a later version adds with a default does not
-    # break the files written before it.
-    rest = {key: value for key, value in content.items() if key != _SEAL}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _refuse_not_finite(value: Any, path: str, file: str) -> None:

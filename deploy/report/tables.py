@@ -12,9 +12,17 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from deploy.report import compare, figures
-from deploy.types import Comparison, Format, Metric, Report, Status, Tier
+from deploy.types import Case, Comparison, Format, Metric, Outcome, Report, Status, Tier
 
 Tone = Literal["", "good", "bad", "missing"]
+
+OUTCOME_TONES: dict[Outcome, Tone] = {
+    Outcome.PASS: "good",
+    Outcome.IMPROVED: "good",
+    Outcome.REGRESSED: "bad",
+    Outcome.INVALID: "bad",
+    Outcome.INCONCLUSIVE: "",
+}
 
 RUNTIMES = {
     Format.EXECUTORCH: "ExecuTorch",
@@ -148,6 +156,16 @@ def name(text: object, small: str = "") -> Cell:
     return Cell(plain(text), small=plain(small), name=True)
 
 
+def case_name(case: Case) -> Cell:
+    """The cell that names a case within its device's section: the artifact, and the threads."""
+    return name(case.artifact, figures.threads(case.threads))
+
+
+def case_words(case: Case) -> str:
+    """The same as text: ``int8.onnx, 2 threads``."""
+    return plain(f"{case.artifact}, {figures.threads(case.threads)}")
+
+
 def candidates(report: Report) -> tuple[str, ...]:
     """The variants that are compared with the baseline, in the order of their artifacts."""
     return tuple(dict.fromkeys(row.candidate for row in report.comparisons))
@@ -209,8 +227,7 @@ def _bought(candidate: str, rows: Sequence[Comparison]) -> Table:
             )
     notes = ["Each ratio is candidate / baseline of the medians: below 1 is less."]
     if len(threads) == 1:
-        only = threads.pop()
-        notes.append(f"All cases ran with {only} thread{'' if only == 1 else 's'}.")
+        notes.append(f"All cases ran with {figures.threads(threads.pop())}.")
     return Table(
         caption=f"What {plain(candidate)} bought over {plain(rows[0].baseline)}",
         columns=columns,

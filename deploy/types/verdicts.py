@@ -62,6 +62,28 @@ class Verdict(Model):
     paired: Paired | None = None
     accepted: str = ""
 
+    @classmethod
+    def without_figure(
+        cls,
+        outcome: Outcome,
+        subject: str,
+        metric: str,
+        reason: str,
+        *,
+        source: str,
+        limit: float | None = None,
+    ) -> Verdict:
+        """A decision for which there is no figure, and the reason why it is what it is."""
+        return cls(
+            outcome=outcome,
+            subject=subject,
+            metric=metric,
+            value=None,
+            limit=limit,
+            source=source,
+            reason=reason,
+        )
+
 
 ARTIFACT_METRICS = ("bytes", "partitions")
 """What a budget can limit of an artifact's file; every other metric is a case's."""

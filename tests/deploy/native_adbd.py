@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from adb_shell.auth.keygen import keygen
 
-from deploy.devices import adb
+from deploy import harness
+from deploy.devices import adb, adb_presence, adb_usb, locks
 from deploy.devices.host import HostDevice
+from deploy.emulator import machine
 from deploy.types import DeviceProfile
 
 GETPROP = """\
@@ -104,3 +107,23 @@ def running(program: Path, folder: Path, shared_key: Path | None = None) -> Iter
         yield daemon
     finally:
         daemon.kill()
+
+
+def hide_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No phone of this machine's is there, and no lock of another run's."""
+    monkeypatch.setattr(locks, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(adb_presence, "listens", lambda: False)
+    monkeypatch.setattr(adb_usb, "listed", dict)
+    monkeypatch.setattr(machine, "running", list)
+
+
+@contextlib.contextmanager
+def trusting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NativeAdbd]:
+    """A daemon that trusts this user's key; the user's home is below ``tmp_path``."""
+    with running(harness.adbd(HostDevice().profile.abi), tmp_path / "adbd") as daemon:
+        home = tmp_path / "home"
+        (home / ".android").mkdir(parents=True)
+        for suffix in ("", ".pub"):
+            (home / f".android/adbkey{suffix}").symlink_to(f"{daemon.key}{suffix}")
+        monkeypatch.setenv("HOME", str(home))
+        yield daemon

@@ -8,38 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from deploy import commands, connect, harness, nearby
+from deploy import commands, connect, nearby
 from deploy.config import DeviceConfig
-from deploy.devices import adb_presence, adb_usb, locks, profiles
+from deploy.devices import adb_usb, profiles
 from deploy.devices.adb_link import NotReady
-from deploy.devices.host import HostDevice
-from deploy.emulator import machine
 from deploy.errors import ConfigError, DeviceError
 from deploy.types import Tier, silent
 from deploy.workspace import RunFolder
 from tests.deploy.conftest import Answer, write_pipeline
-from tests.deploy.native_adbd import NativeAdbd, running
+from tests.deploy.native_adbd import NativeAdbd, hide_others, trusting
 from tests.deploy.test_cli import Call
 
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No phone of this machine's is there."""
-    monkeypatch.setattr(locks, "cache_dir", lambda: tmp_path / "cache")
-    monkeypatch.setattr(adb_presence, "listens", lambda: False)
-    monkeypatch.setattr(adb_usb, "listed", dict)
-    monkeypatch.setattr(machine, "running", list)
+    hide_others(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NativeAdbd]:
     """A daemon that trusts this user's key."""
-    with running(harness.adbd(HostDevice().profile.abi), tmp_path / "adbd") as daemon:
-        home = tmp_path / "home"
-        (home / ".android").mkdir(parents=True)
-        for suffix in ("", ".pub"):
-            (home / f".android/adbkey{suffix}").symlink_to(f"{daemon.key}{suffix}")
-        monkeypatch.setenv("HOME", str(home))
+    with trusting(tmp_path, monkeypatch) as daemon:
         yield daemon
 
 

@@ -26,7 +26,7 @@ from deploy.report.pages.plots import (
     row_height,
     rows_axis,
 )
-from deploy.report.tables import Cell, Column, Table, name, plain
+from deploy.report.tables import Cell, Column, Table, case_name, case_words, plain
 from deploy.types import Case, DeviceRun, Measurement, Metric, Report, Status, Tier
 
 _STEADY = (Metric.LATENCY_MS, Metric.INSTRUCTIONS)
@@ -62,10 +62,6 @@ def content(report: Report, run: DeviceRun) -> dict[str, object]:
         "profile": profiler.plot(cases),
         "parity": sections.parity(report, {case.artifact for case in cases}),
     }
-
-
-def _of(case: Case) -> str:
-    return plain(f"{case.artifact}, {case.threads} thread{'' if case.threads == 1 else 's'}")
 
 
 def _with(cases: Sequence[Case], metric: Metric, tier: Tier) -> Found:
@@ -149,7 +145,7 @@ def _box_layout(told: Sequence[tuple[Case, Summary]], metric: Metric) -> dict[st
 
 
 def _described(metric: Metric, told: Sequence[tuple[Case, Summary]]) -> str:
-    medians = [(summary.median, _of(case)) for case, summary in told]
+    medians = [(summary.median, case_words(case)) for case, summary in told]
     (low, first), (high, last) = min(medians), max(medians)
     unit = figures.UNITS.get(metric, "")
     return plain(
@@ -192,7 +188,7 @@ def _distribution(case: Case, m: Measurement, found: Summary) -> tuple[Cell, ...
         return Cell(f"n < {least}") if value is None else at(value)
 
     return (
-        name(case.artifact, f"{case.threads} thread{'' if case.threads == 1 else 's'}"),
+        case_name(case),
         Cell(figures.title(m.metric), tier=m.tier),
         Cell(figures.count(found.n)),
         *map(at, (found.low, found.q1, found.median, found.q3)),
@@ -209,7 +205,7 @@ def explorer(cases: Sequence[Case]) -> Markup | None:
     for case in cases:
         rows = [_row(m) for m in case.measurements if len(m.samples) > 1]
         if rows:
-            found.append({"case": _of(case), "rows": rows})
+            found.append({"case": case_words(case), "rows": rows})
     return embedded(found) if found else None
 
 

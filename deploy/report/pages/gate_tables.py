@@ -8,25 +8,17 @@ from deploy.report import figures
 from deploy.report.formats import judged
 from deploy.report.formats.judged import Line, percent
 from deploy.report.tables import (
+    OUTCOME_TONES,
     Cell,
     Column,
     Table,
-    Tone,
     missing,
     name,
     nothing,
     pairs,
     plain,
 )
-from deploy.types import GateReport, Metric, Outcome, Side, Status, Tier, Verdict
-
-_TONES: dict[Outcome, Tone] = {
-    Outcome.PASS: "good",
-    Outcome.IMPROVED: "good",
-    Outcome.REGRESSED: "bad",
-    Outcome.INVALID: "bad",
-    Outcome.INCONCLUSIVE: "",
-}
+from deploy.types import GateReport, Metric, Side, Status, Tier, Verdict
 
 
 def verdicts(lines: Sequence[Line]) -> Table | None:
@@ -76,7 +68,7 @@ def _verdict(line: Line) -> tuple[Cell, ...]:
     return (
         name(v.subject),
         Cell(plain(figures.title(v.metric))),
-        Cell(str(v.outcome), "accepted" if v.accepted else "", tone=_TONES[v.outcome]),
+        Cell(str(v.outcome), "accepted" if v.accepted else "", tone=OUTCOME_TONES[v.outcome]),
         nothing() if v.value is None else _head(v, tier),
         change,
         margin,

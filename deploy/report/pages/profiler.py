@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from deploy.report import figures
 from deploy.report.operators import SHOWN
 from deploy.report.pages.plots import Frame, Plot, label, row_height, rows_axis
-from deploy.report.tables import plain
+from deploy.report.tables import case_words
 from deploy.types import Case, OperatorCost, Tier
 
 _TITLE = "Cost of each operator"
@@ -57,8 +57,7 @@ def _frame(case: Case) -> Frame:
         "xaxis": {"title": {"text": f"{unit} an inference, median"}},
         "showlegend": False,
     }
-    where = f"{case.artifact}, {case.threads} thread{'' if case.threads == 1 else 's'}"
-    return Frame(plain(where), (trace,), layout, row_height(len(dearest)))
+    return Frame(case_words(case), (trace,), layout, row_height(len(dearest)))
 
 
 def _hover(row: OperatorCost) -> str:

@@ -24,7 +24,7 @@ class Trend:
 
 def trend(number: int, series: Series) -> Trend:
     """The picture and table of one series; a series of one point has no picture and says so."""
-    threads = f"{series.threads} thread{'' if series.threads == 1 else 's'}"
+    threads = figures.threads(series.threads)
     title = figures.title(series.metric)
     told = [_told(series, change) for change in series.changes]
     some = len(series.points) > 1

@@ -22,7 +22,7 @@ from deploy.files import sha256
 from deploy.gating import calibrate as calibrating
 from deploy.gating import calibration_model
 from deploy.gating.calibrate import Wish
-from deploy.report import certificates
+from deploy.report import certificate_files
 from deploy.report.comparable import device_hash
 from deploy.types import Artifact, Case, Format, Metric
 from tests.deploy.bench.conftest import CLASSES, FEATURES, artifact
@@ -84,14 +84,14 @@ def test_the_built_in_model_is_what_it_is_said_to_be() -> None:
 @pytest.mark.slow
 def test_without_a_model_the_built_in_one_is_made(wish: Wish, ui: Heard) -> None:
     path = calibrating.calibrate(dataclasses.replace(wish, model=None), ui)
-    made = certificates.read(path)
+    made = certificate_files.read(path)
     assert (made.format, made.artifact) == (Format.EXECUTORCH, "calibration.executorch")
 
 
 def test_a_device_is_calibrated_and_its_certificate_found_again(wish: Wish, ui: Heard) -> None:
     path = calibrating.calibrate(wish, ui)
-    assert certificates.files(wish.folder) == [path]
-    made = certificates.read(path)
+    assert certificate_files.files(wish.folder) == [path]
+    made = certificate_files.read(path)
     assert (made.profile, made.threads, made.preset) == ("host", 1, "exact")
     assert made.format is Format.ONNX
     assert made.artifact == "tiny.onnx"
@@ -152,7 +152,7 @@ def test_an_interrupted_calibration_goes_on(
     with pytest.raises(KeyboardInterrupt):
         calibrating.calibrate(wish, ui)
     assert "--resume" in ui.resume_hint
-    assert certificates.files(wish.folder) == []
+    assert certificate_files.files(wish.folder) == []
     (home,) = (wish.folder / "unfinished").iterdir()
     first = [path.read_bytes() for path in sorted((home / "sessions").iterdir())]
     assert len(first) == 5
@@ -166,7 +166,7 @@ def test_an_interrupted_calibration_goes_on(
     place.write_text(said)
     path = calibrating.calibrate(wish, ui, resume=True)
     assert kept == list(range(12))
-    assert len(certificates.read(path).figures[0].log_ratios) == 6
+    assert len(certificate_files.read(path).figures[0].log_ratios) == 6
     assert "going on with 5 sessions" in ui.told.getvalue()
 
 
@@ -184,7 +184,7 @@ def test_too_few_good_sessions_are_kept_and_give_no_certificate(
     with pytest.raises(MeasurementError) as caught:
         calibrating.calibrate(dataclasses.replace(wish, model=broken), ui)
     assert "the first session that failed: model refused" in str(caught.value)
-    assert certificates.files(wish.folder) == []
+    assert certificate_files.files(wish.folder) == []
 
 
 def test_what_cannot_be_is_refused_before_anything_is_measured(
@@ -201,7 +201,7 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(
         wrong = dataclasses.replace(wish, **changes)
         with pytest.raises(ConfigError, match=says):
             calibrating.calibrate(wrong, ui)
-    assert certificates.files(wish.folder) == []
+    assert certificate_files.files(wish.folder) == []
 
 
 def test_two_of_the_same_at_once_are_refused(wish: Wish, ui: Heard) -> None:
@@ -232,7 +232,7 @@ def test_the_command_lists_and_says_what_is_wrong(call: Call, tmp_path: Path) ->
     empty = call("calibrate", "--list", "-o", tmp_path)
     assert empty.code == 0
     assert "no certificates" in empty.err
-    (tmp_path / f"x{certificates.ENDING}").write_text("{")
+    (tmp_path / f"x{certificate_files.ENDING}").write_text("{")
     assert "passed over" in call("calibrate", "--list", "-o", tmp_path).err
     assert call("calibrate").code == 2
     for words in (["--pairs", "5"], ["--format", "packed"], ["--transport", "smoke"]):

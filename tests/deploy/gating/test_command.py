@@ -13,14 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy import harness
-from deploy.devices import adb_presence, adb_usb, locks
-from deploy.devices.host import HostDevice
-from deploy.emulator import machine
 from deploy.report import store
 from deploy.types import GateReport, Outcome
 from tests.deploy.conftest import ROOT, Answer, FinishedRun, command, environment
-from tests.deploy.native_adbd import NativeAdbd, running
+from tests.deploy.native_adbd import NativeAdbd, hide_others, trusting
 
 Call = Callable[..., Answer]
 
@@ -140,16 +136,8 @@ def test_a_failed_parity_stops_before_anything_is_measured(
 @pytest.fixture
 def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NativeAdbd]:
     """Our own ADB daemon on this machine, which trusts this user's key."""
-    monkeypatch.setattr(locks, "cache_dir", lambda: tmp_path / "cache")
-    monkeypatch.setattr(adb_presence, "listens", lambda: False)
-    monkeypatch.setattr(adb_usb, "listed", dict)
-    monkeypatch.setattr(machine, "running", list)
-    with running(harness.adbd(HostDevice().profile.abi), tmp_path / "adbd") as daemon:
-        home = tmp_path / "home"
-        (home / ".android").mkdir(parents=True)
-        for suffix in ("", ".pub"):
-            (home / f".android/adbkey{suffix}").symlink_to(f"{daemon.key}{suffix}")
-        monkeypatch.setenv("HOME", str(home))
+    hide_others(tmp_path, monkeypatch)
+    with trusting(tmp_path, monkeypatch) as daemon:
         yield daemon
 
 

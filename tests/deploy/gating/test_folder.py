@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import ConfigError
-from deploy.files import write_text
+from deploy.files import seal, write_text
 from deploy.gating import folder
 from deploy.gating.folder import GateFolder, Wanted
 from deploy.report import store
@@ -94,7 +94,7 @@ def test_a_session_that_was_edited_or_cut_off_is_refused(tmp_path: Path, change:
     else:
         data = json.loads(text)
         del data["session"]["case"]
-        data["content_sha256"] = folder._seal(data["session"])
+        data["content_sha256"] = seal(data["session"])
         text = json.dumps(data)
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"edited|cut off|no session") as raised:

@@ -12,7 +12,7 @@ from deploy.errors import ConfigError
 from deploy.gating.measuring import Contact, Plan
 from deploy.gating.meeting import Filter, meet
 from deploy.gating.noise import known_noise, refuse_too_fine
-from deploy.report import certificates
+from deploy.report import certificate_files
 from deploy.report.comparable import device_hash
 from deploy.types import (
     Certificate,
@@ -67,7 +67,7 @@ def certified(folder: Path) -> Certificate:
         runtime_version="1.31.1",
         figures=(figure,),
     )
-    certificates.write(made, folder)
+    certificate_files.write(made, folder)
     return made
 
 

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.errors import ConfigError, MeasurementError
-from deploy.report import certificates, paired, stats
+from deploy.files import seal
+from deploy.report import certificate_files, certificates, paired, stats
 from deploy.types import (
     Certificate,
     DeviceInfo,
@@ -245,10 +246,10 @@ MOVED = {
 def test_it_does_not_hold_elsewhere_and_says_why(
     good: Certificate, tmp_path: Path, what: str
 ) -> None:
-    certificates.write(good, tmp_path)
+    certificate_files.write(good, tmp_path)
     here = certificates.place(good)
-    assert certificates.find(tmp_path, here).certificate == good
-    found = certificates.find(tmp_path, dataclasses.replace(here, **MOVED[what]))
+    assert certificate_files.find(tmp_path, here).certificate == good
+    found = certificate_files.find(tmp_path, dataclasses.replace(here, **MOVED[what]))
     assert found.certificate is None
     if what == "device":
         assert found.notes == ()  # Another device's: nobody's business here.
@@ -263,8 +264,8 @@ def test_the_newest_that_holds_counts_and_its_age_is_told(tmp_path: Path) -> Non
     old = made(sessions(noise(0.03)), now=NOW - timedelta(days=200))
     new = made(sessions(noise(0.02)), now=NOW - timedelta(days=100))
     for one in (new, old):
-        certificates.write(one, tmp_path)
-    assert certificates.find(tmp_path, certificates.place(new)).certificate == new
+        certificate_files.write(one, tmp_path)
+    assert certificate_files.find(tmp_path, certificates.place(new)).certificate == new
     assert certificates.age_days(new, now=NOW) == pytest.approx(100)
     assert "100 days old" in certificates.notes(new, now=NOW)[0]
     assert "future" in certificates.notes(new, now=NOW - timedelta(days=300))[0]
@@ -275,17 +276,17 @@ def test_the_newest_that_holds_counts_and_its_age_is_told(tmp_path: Path) -> Non
 
 def test_an_empty_or_missing_folder_holds_nothing(good: Certificate, tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
-        assert certificates.find(folder, certificates.place(good)).certificate is None
+        assert certificate_files.find(folder, certificates.place(good)).certificate is None
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
 def test_it_comes_back_as_it_was_written(good: Certificate, tmp_path: Path) -> None:
-    path = certificates.write(good, tmp_path / "new" / "folder")
-    assert certificates.read(path) == good
+    path = certificate_files.write(good, tmp_path / "new" / "folder")
+    assert certificate_files.read(path) == good
     assert "R5CT1" not in path.read_text()
-    assert certificates.files(path.parent) == [path]
+    assert certificate_files.files(path.parent) == [path]
 
 
 def _version(data: dict[str, Any]) -> None:
@@ -302,7 +303,7 @@ def _unsealed(data: dict[str, Any]) -> None:
 
 def _resealed(data: dict[str, Any]) -> None:
     del data["content_sha256"], data["tier"]
-    data["content_sha256"] = certificates._seal(data)
+    data["content_sha256"] = seal(data)
 
 
 @pytest.mark.parametrize(
@@ -317,28 +318,28 @@ def _resealed(data: dict[str, Any]) -> None:
 def test_a_file_that_is_not_as_it_was_written_is_refused_and_passed_over(
     good: Certificate, tmp_path: Path, change: Any, says: str
 ) -> None:
-    path = certificates.write(good, tmp_path)
+    path = certificate_files.write(good, tmp_path)
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data))
     with pytest.raises(ConfigError, match=says) as caught:
-        certificates.read(path)
+        certificate_files.read(path)
     assert "pocketship calibrate" in str(caught.value)
-    found = certificates.find(tmp_path, certificates.place(good))
+    found = certificate_files.find(tmp_path, certificates.place(good))
     assert found.certificate is None
     assert "passed over" in found.notes[0]
 
 
 def test_a_file_that_is_cut_off_anywhere_is_refused(good: Certificate, tmp_path: Path) -> None:
-    path = certificates.write(good, tmp_path)
+    path = certificate_files.write(good, tmp_path)
     whole = path.read_bytes()
     for length in range(0, len(whole.rstrip()), 97):
         path.write_bytes(whole[:length])
         with pytest.raises(ConfigError):
-            certificates.read(path)
+            certificate_files.read(path)
     for other in (b"[]", b"null", b"{}", b"\xff"):
         path.write_bytes(other)
         with pytest.raises(ConfigError):
-            certificates.read(path)
+            certificate_files.read(path)
     with pytest.raises(ConfigError, match="cannot be read"):
-        certificates.read(tmp_path / "none")
+        certificate_files.read(tmp_path / "none")

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploy.errors import ConfigError, MeasurementError
+from deploy.files import seal
 from deploy.report import store
 from deploy.types import REPORT_SCHEMA_VERSION, GateReport, LedgerRow, Outcome
 from tests.deploy.report import factory, gate_factory
@@ -208,7 +209,7 @@ def test_what_is_no_report_is_refused(tmp_path, content):
 def test_a_report_that_breaks_its_own_rules_is_refused_by_key(written):
     data = json.loads(written.read_text())
     data["cases"][0]["measurements"][0]["samples"] = []
-    data["content_sha256"] = store._seal(data)
+    data["content_sha256"] = seal(data)
     written.write_text(json.dumps(data))
     assert "cases.0.measurements.0" in refused(written)
 
