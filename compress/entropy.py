@@ -210,7 +210,7 @@ def _describe(port: Writer, entries: Sequence[_Entry], power_of_two: bool) -> by
 
 def _read(sections: Sections, max_bytes: int) -> Iterator[tuple[_Entry, Tensor, Symbols]]:
     """Each tensor with its description and its part of the symbols."""
-    piles = PileReader(sections.piles) if sections.piles else None
+    piles = PileReader(sections.piles, sections.version) if sections.piles else None
     port = Reader(sections.side, piles)
     raw = RawReader(sections.raw)
     power_of_two = sections.coder == 1

@@ -55,6 +55,8 @@ class Block:
 
     def decode(self, symbols: Symbols) -> Symbols:
         """The block [rows, columns] from the symbols of its runs, one after the other."""
+        if self.classes is None and self.tables[0].constant is None:
+            return symbols.reshape(self.rows, self.columns)
         found = np.empty((self.rows, self.columns), dtype=np.uint8)
         at = 0
         for number, (table, count) in enumerate(self._counts):

@@ -2,7 +2,7 @@
 
 ::
 
-    magic "PSHP", version 1          4 + 1 bytes
+    magic "PSHP", version 2          4 + 1 bytes
     coder, how metadata is stored    1 + 1 bytes
     lengths of the five sections, length of the metadata as it was      LEB128 each
     side information, piles, raw bytes, coded symbols, metadata
@@ -21,7 +21,8 @@ from compress.errors import CompressError
 from compress.packing import varint
 
 MAGIC = b"PSHP"
-VERSION = 1
+VERSION = 2
+"""What is written. Version 1 is read too: it has no pairs and one pile less."""
 CHECKSUM_BYTES = 8
 MAX_METADATA_BYTES = 1 << 28
 
@@ -41,6 +42,7 @@ class Sections:
     raw: bytes
     symbols: bytes
     metadata: bytes
+    version: int = VERSION
 
 
 def write(sections: Sections) -> bytes:
@@ -48,7 +50,7 @@ def write(sections: Sections) -> bytes:
     how, stored = _squeeze(sections.metadata)
     parts = (sections.side, sections.piles, sections.raw, sections.symbols, stored)
     lengths = [*(len(part) for part in parts), len(sections.metadata)]
-    start = MAGIC + bytes([VERSION, sections.coder, how])
+    start = MAGIC + bytes([sections.version, sections.coder, how])
     body = b"".join([start, *(varint.write(length) for length in lengths), *parts])
     return body + hashlib.sha256(body).digest()[:CHECKSUM_BYTES]
 
@@ -60,12 +62,13 @@ def read(data: bytes) -> Sections:
     if len(data) < _START + CHECKSUM_BYTES:
         raise CompressError("is cut off")
     version, coder, how = data[len(MAGIC) : _START]
-    if version != VERSION:
+    if not 1 <= version <= VERSION:
         raise CompressError(
-            f"has format version {version}; this pocketship reads {VERSION}",
+            f"has format version {version}; this pocketship reads 1 to {VERSION}",
             hint="Unpack it with the pocketship that wrote it.",
         )
-    body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
+    # Not a copy, which of megabytes takes as long as reading some of them.
+    body, checksum = memoryview(data)[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
     if hashlib.sha256(body).digest()[:CHECKSUM_BYTES] != checksum:
         raise CompressError("is damaged or cut off: its checksum does not fit")
     if coder > 1 or how > _LZMA:
@@ -73,18 +76,18 @@ def read(data: bytes) -> Sections:
     at = _START
     lengths = []
     for _ in range(6):
-        length, at = varint.read(body, at)
+        length, at = varint.read(data, at)
         lengths.append(length)
     *stored, metadata_bytes = lengths
     if sum(stored) != len(body) - at:
         raise CompressError("has sections that do not fill it")
     parts = []
     for length in stored:
-        parts.append(body[at : at + length])
+        parts.append(data[at : at + length])
         at += length
     side, piles, raw, symbols, squeezed = parts
     metadata = _expand(how, squeezed, metadata_bytes)
-    return Sections(coder, side, piles, raw, symbols, metadata)
+    return Sections(coder, side, piles, raw, symbols, metadata, version)
 
 
 def _filters(size: int) -> list[dict[str, Any]]:

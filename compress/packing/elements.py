@@ -112,6 +112,9 @@ def to_planes(words: Words, form: Form) -> npt.NDArray[np.uint8]:
 
 def from_planes(planes: Sequence[npt.NDArray[np.uint8]], form: Form) -> Words:
     """The opposite of :func:`to_planes`, of ``size`` planes of equal length."""
+    if form.size == 1:
+        only: Words = planes[0] ^ np.uint8(128 if form.kind == "signed" else 0)
+        return only
     little = np.empty((len(planes[0]), form.size), dtype=np.uint8)
     for place, plane in enumerate(reversed(planes)):
         little[:, place] = plane
@@ -121,8 +124,6 @@ def from_planes(planes: Sequence[npt.NDArray[np.uint8]], form: Form) -> Words:
         sign = words << 8 * form.size - 1
         words >>= 1
         words |= sign
-    elif form.kind == "signed" and form.size == 1:
-        words ^= 128
     elif form.kind == "signed":
         mask = _sign_mask(words & 1)
         words >>= 1

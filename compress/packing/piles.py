@@ -15,12 +15,16 @@ from compress.packing.lanes import Run
 from compress.packing.sideinfo import Reader, Symbols, Writer
 from compress.packing.tables import fit, transfer
 
-PILES = 5
+PILES = 6
+_PILES_OF_1 = 5
+"""Version 1 had none of what tables begin with (see tables.HEADS)."""
 _MOST = 1 << 26
 
 
 class PileWriter:
     """Collects the piles; :meth:`finish` gives their bytes."""
+
+    has_heads = True
 
     def __init__(self) -> None:
         self._piles: list[list[Symbols]] = [[] for _ in range(PILES)]
@@ -53,7 +57,7 @@ class PileWriter:
         tables = port.finish()
         symbols = np.concatenate([np.zeros(0, dtype=np.uint8), *coded])
         # Many for so few bytes; but who has piles at all has megabytes.
-        lanes = min(4096, 1 << max(6, (len(symbols) >> 9).bit_length()))
+        lanes = min(4096, 1 << max(6, (len(symbols) >> 7).bit_length()))
         stream = rans.encode(runs, symbols, lanes=lanes)
         return counts + varint.write(len(tables)) + tables + stream
 
@@ -61,9 +65,10 @@ class PileWriter:
 class PileReader:
     """Takes numbers from the piles again; ``CompressError`` where there are not so many."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, version: int) -> None:
+        self.has_heads = version > 1
         counts, at = [], 0
-        for _ in range(PILES):
+        for _ in range(PILES if self.has_heads else _PILES_OF_1):
             count, at = varint.read(data, at)
             counts.append(count)
         size, at = varint.read(data, at)
@@ -84,7 +89,7 @@ class PileReader:
                 continue
             self._piles.append(symbols[at : at + count])
             at += count
-        self._at = [0] * PILES
+        self._at = [0] * len(self._piles)
 
     def symbols(self, pile: int, count: int, values: Symbols | None) -> Symbols:
         """The next ``count`` of a pile."""

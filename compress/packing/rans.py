@@ -75,8 +75,8 @@ class _Slots:
 
     def __init__(self, table: Table) -> None:
         self.symbols = np.repeat(np.arange(len(table.shares), dtype=np.uint8), table.shares)
-        self.shares = np.repeat(table.shares, table.shares)
-        self.rests = _ALL_SLOTS - np.repeat(table.starts, table.shares)
+        self.shares = table.shares.take(self.symbols)
+        self.rests = _ALL_SLOTS - table.starts.take(self.symbols)
 
 
 _Piece = tuple[_Slots, int, int]
@@ -163,7 +163,11 @@ def _pull(runs: Sequence[Run], state: Numbers, words: Numbers) -> Symbols:
                     state[empty] = filled
                     at += len(empty)
             for look, begin, end in parts:
-                symbols[row : row + steps, begin:end] = look.symbols.take(slots[:steps, begin:end])
+                if end - begin == width:
+                    look.symbols.take(slots[:steps], out=symbols[row : row + steps], mode="clip")
+                else:
+                    here = slots[:steps, begin:end]
+                    symbols[row : row + steps, begin:end] = look.symbols.take(here)
             row += steps
     if at != len(words) or (state != _LEAST).any():
         raise CompressError("its symbols do not end where they should")

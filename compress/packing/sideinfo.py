@@ -42,8 +42,18 @@ class Port(Protocol):
     def spent(self) -> float:
         """Bits until now."""
 
+    @property
+    def heads_piled(self) -> bool:
+        """Whether what each table begins with goes to a pile."""
+
     def bit(self, key: int, value: int = 0) -> int:
         """One adaptive decision, 0 or 1."""
+
+    def ones(self, base: int, most: int, value: int = 0) -> int:
+        """How many decisions are 1 before the first 0; the contexts are ``base``, ``base`` + 1 ...
+
+        ``CompressError`` for more than ``most``.
+        """
 
     def even(self, count: int, value: int = 0) -> int:
         """``count`` binary digits that are 0 or 1 equally likely."""
@@ -59,6 +69,10 @@ class Port(Protocol):
 class Piles(Protocol):
     """Where numbers that are alike lie together when there are many; see ``piles``."""
 
+    @property
+    def has_heads(self) -> bool:
+        """Whether there is a pile of what tables begin with."""
+
     def symbols(self, pile: int, count: int, values: Symbols | None) -> Symbols:
         """Put ``values`` on a pile, or take ``count`` from it where it is None."""
 
@@ -69,6 +83,7 @@ class _Adaptive:
     def __init__(self, piles: Piles | None) -> None:
         self._states: dict[int, int] = {}
         self._piles = piles
+        self.heads_piled = piles is not None and piles.has_heads
 
     def symbols(self, pile: int, count: int, values: Symbols | None, digits: int = 0) -> Symbols:
         """See :class:`Port`."""
@@ -114,6 +129,14 @@ class Writer(_Adaptive):
         self._states[key] = zero << 5 | _NEXT[count]
         while self._range < _TOP:
             self._shift()
+        return value
+
+    def ones(self, base: int, most: int, value: int = 0) -> int:
+        """Code ``value`` ones and a zero."""
+        if value > most:
+            raise CompressError("is too large a number to be stored")
+        for place in range(value + 1):
+            self.bit(base + place, int(place < value))
         return value
 
     def even(self, count: int, value: int = 0) -> int:
@@ -189,6 +212,32 @@ class Reader(_Adaptive):
             self._shift()
         return value
 
+    def ones(self, base: int, most: int, value: int = 0) -> int:
+        """Read ones up to a zero: :meth:`bit` in a loop of its own, for most bits come this way."""
+        states, code, span = self._states, self._code, self._range
+        for found in range(most + 1):
+            state = states.get(base + found, _FIRST)
+            zero, count = state >> 5, state & 31
+            bound = (span >> 16) * zero
+            one = code >= bound
+            if one:
+                code -= bound
+                span -= bound
+                zero -= (zero - _LEAST) * _STEP[count] >> 16
+            else:
+                span = bound
+                zero += (_MOST - zero) * _STEP[count] >> 16
+            states[base + found] = zero << 5 | _NEXT[count]
+            if span < _TOP:
+                self._code, self._range = code, span
+                while self._range < _TOP:
+                    self._shift()
+                code, span = self._code, self._range
+            if not one:
+                self._code, self._range = code, span
+                return found
+        raise CompressError("holds a number of more than 62 binary digits")
+
     def even(self, count: int, value: int = 0) -> int:
         """Read ``count`` equally likely digits."""
         value = 0
@@ -229,11 +278,7 @@ def integer(port: Port, kind: int, value: int = 0) -> int:
     """
     length = (value + 1).bit_length() - 1
     base = kind << 8
-    seen = 0
-    while port.bit(base + seen, int(seen < length)):
-        seen += 1
-        if seen > _LONGEST:
-            raise CompressError("holds a number of more than 62 binary digits")
+    seen = port.ones(base, _LONGEST, length)
     if seen == 0:
         return 0
     rest = value + 1 - (1 << length)

@@ -39,8 +39,8 @@ _WEIGHTS = {
 _ABSENT = 1
 # What the moves 0 to 255 add to a level (see _moves); 1 is none.
 _MOVED = np.array([0, 0, *(-(n >> 1) if n % 2 == 0 else n >> 1 for n in range(2, 256))])
-TABLES = 0
-"""The pile of levels (see sideinfo.Port.symbols)."""
+TABLES, HEADS = 0, 5
+"""The piles of levels, and of the four numbers that stand before them (see sideinfo.Port)."""
 
 # Contexts of what is stored (see sideinfo.integer).
 _FIRST, _LAST, _STEP, _TOP = range(16, 20)
@@ -146,15 +146,12 @@ def transfer(port: Port, table: Table | None, *, power_of_two: bool) -> Table:
     """Write ``table``, or read one where it is None; ``CompressError`` where it cannot be one."""
     levels = np.array(table.levels) if table else np.zeros(0, dtype=np.int64)
     present = levels.nonzero()[0].tolist() if table else [0]
-    first = integer(port, _FIRST, present[0])
-    count = integer(port, _LAST, present[-1] - present[0]) + 1
+    steps = _STEPS.index(table.steps) if table and not power_of_two else 0
+    given = (present[0], present[-1] - present[0], steps, int(levels[present[0]]) if table else 0)
+    first, last, steps, top = _transfer_head(port, given, power_of_two)
+    count, steps = last + 1, _STEPS[steps]
     if first + count > ALPHABET:
         raise CompressError("holds a table of more than 256 symbols")
-    steps = 1
-    if not power_of_two:
-        index = _STEPS.index(table.steps) if table else 0
-        steps = _STEPS[choice(port, _STEP, 2, index)]
-    top = integer(port, _TOP, int(levels[first]) if table else 0)
     moves = _moves(levels[first : first + count]) if table else None
     moves = port.symbols(TABLES, count - 1, moves)
     if table:
@@ -167,6 +164,23 @@ def transfer(port: Port, table: Table | None, *, power_of_two: bool) -> Table:
     if top == 0 or (len(there) and int(later.min()) <= 0):
         raise CompressError("holds a table with impossible shares")
     return _of_lengths(read) if power_of_two else _of_levels(read, steps)
+
+
+def _transfer_head(
+    port: Port, given: tuple[int, int, int, int], power_of_two: bool
+) -> tuple[int, int, int, int]:
+    """The first symbol, how many follow, the number of the step, the first symbol's level."""
+    first, last, step, top = given
+    if port.heads_piled:
+        head = np.array(given, dtype=np.uint8)
+        first, last, step, top = port.symbols(HEADS, 4, head).tolist()
+        if step >= len(_STEPS) or (power_of_two and step):
+            raise CompressError("holds a table with impossible shares")
+        return first, last, step, top
+    first = integer(port, _FIRST, first)
+    last = integer(port, _LAST, last)
+    step = 0 if power_of_two else choice(port, _STEP, 2, step)
+    return first, last, step, integer(port, _TOP, top)
 
 
 def stored_bits(table: Table) -> float:

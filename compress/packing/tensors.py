@@ -93,7 +93,8 @@ def choose(words: Words, shape: tuple[int, ...], form: Form, *, power_of_two: bo
     if len(flat) and len(flat) <= (1 - _LEAST_ZEROS) * len(words):
         where = positions.of(flat, height, width, power_of_two=power_of_two)
         what = vectors.best(words[flat], 1, form, power_of_two=power_of_two)
-        if where.bits + what.bits < dense.bits:
+        worth = vectors.WORTH_MORE_SYMBOLS if len(words) >= vectors.MANY else 1.0
+        if where.bits + what.bits < worth * dense.bits:
             best = Coding(height, width, where, what)
     return best
 

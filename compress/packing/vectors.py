@@ -1,4 +1,7 @@
-"""Words without positions: raw, byte planes, or a codebook with indices; whichever is smallest."""
+"""Words without positions: raw, byte planes, a codebook with indices, or pairs of half bytes.
+
+The smallest is taken, but for pairs, which may be a little larger because they are read faster.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,18 @@ from compress.packing.lanes import Run, Symbols
 from compress.packing.raw import RawReader
 from compress.packing.sideinfo import Port, choice, integer
 
-Kind = Literal["raw", "planes", "codebook"]
-KINDS: tuple[Kind, ...] = ("raw", "planes", "codebook")
+Kind = Literal["raw", "planes", "codebook", "pairs"]
+KINDS: tuple[Kind, ...] = ("raw", "planes", "codebook", "pairs")
+"""What a container stores is the place in here; version 1 has no pairs."""
 
 _KIND, _PLANE, _ENTRIES, _HALF = range(36, 40)
 _MOST_ENTRIES = 256
 _SAMPLE = 4096
+WORTH_MORE_SYMBOLS = 0.99
+"""Of :data:`MANY` words or more: what the bits of an encoding with twice the symbols, which takes
+twice as long to read, must stay below, as a share of the bits of the other."""
+MANY = 4096
+_LOW_HALF = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +37,9 @@ class Vector:
     """How rows x columns words are coded.
 
     ``blocks`` has one entry a byte plane (None: that plane is raw) or one for the indices of a
-    codebook; ``raw`` has the bytes of the words, of each raw plane, or of the codebook.
+    codebook; ``raw`` has the bytes of the words, of each raw plane, or of the codebook. ``pairs``
+    are of one-byte words: a symbol is the high halves of two neighbours in a row, ``raw`` has
+    their low halves, which hardly differ in frequency.
     """
 
     form: Form
@@ -62,6 +73,9 @@ class Vector:
             at += count
         if self.kind == "planes":
             return elements.from_planes(found, self.form)
+        if self.kind == "pairs":
+            lows = np.frombuffer(self.raw[0], dtype=np.uint8)
+            return elements.from_planes([_unpaired(found[0], lows)], self.form)
         book = elements.words_from(self.raw[0], 2 if self.half else self.form.size)
         if self.half:
             book = elements.from_half(book, self.half)
@@ -86,7 +100,11 @@ def best(words: Words, rows: int, form: Form, *, power_of_two: bool) -> Vector:
     found = [raw, _planes(words, rows, columns, form, power_of_two)]
     if form.size > 1 or len(words) > 2 * _MOST_ENTRIES:
         found += _codebook(words, rows, columns, form, power_of_two)
-    return min(found, key=lambda vector: vector.bits)
+    least = min(found, key=lambda vector: vector.bits)
+    if form.size > 1 or columns % 2 or len(words) < MANY or least.kind == "raw":
+        return least
+    pairs = _pairs(words, rows, columns, form, power_of_two)
+    return pairs if WORTH_MORE_SYMBOLS * pairs.bits <= least.bits else least
 
 
 def _planes(words: Words, rows: int, columns: int, form: Form, power_of_two: bool) -> Vector:
@@ -128,6 +146,24 @@ def _codebook(
     return [Vector(form, rows, columns, "codebook", (block,), (stored,), half, bits)]
 
 
+def _pairs(words: Words, rows: int, columns: int, form: Form, power_of_two: bool) -> Vector:
+    (plane,) = elements.to_planes(words, form)
+    first, second = plane[0::2], plane[1::2]
+    highs = first & ~np.uint8(_LOW_HALF) | second >> 4
+    lows = (first << 4 | second & _LOW_HALF).tobytes()
+    block, bits = choose(highs.reshape(rows, columns // 2), power_of_two=power_of_two)
+    return Vector(form, rows, columns, "pairs", (block,), (lows,), bits=bits + 8 * len(lows))
+
+
+def _unpaired(highs: Symbols, lows: Symbols) -> Symbols:
+    """The bytes of which :func:`_pairs` made symbols and low halves."""
+    plane = np.empty(2 * len(highs), dtype=np.uint8)
+    pairs = plane.reshape(-1, 2)
+    np.bitwise_or(highs & ~np.uint8(_LOW_HALF), lows >> 4, out=pairs[:, 0])
+    np.bitwise_or(highs << 4, lows & _LOW_HALF, out=pairs[:, 1])
+    return plane
+
+
 def transfer(
     port: Port,
     form: Form,
@@ -140,8 +176,6 @@ def transfer(
 ) -> Vector:
     """Write what describes ``vector``, or read it (and its raw bytes) where it is None."""
     number = choice(port, _KIND, 2, KINDS.index(vector.kind) if vector else 0)
-    if number >= len(KINDS):
-        raise CompressError("holds an encoding that this version does not know")
     kind = KINDS[number]
     count = rows * columns
     if kind == "raw":
@@ -159,11 +193,16 @@ def transfer(
         if impossible or entries > _MOST_ENTRIES:
             raise CompressError("holds a codebook of an impossible size")
         raws.append(b"" if vector else raw.take(entries * size))
-    for place in range(1 if kind == "codebook" else form.size):
+    if kind == "pairs":
+        if form.size > 1 or columns % 2:
+            raise CompressError("holds pairs of what cannot be paired")
+        raws.append(b"" if vector else raw.take(count // 2))
+        columns //= 2
+    for place in range(form.size if kind == "planes" else 1):
         held = vector.blocks[place] if vector else None
         if kind == "planes" and port.bit(_PLANE << 8 | place, int(held is None)):
             blocks.append(None)
             raws.append(b"" if vector else raw.take(count))
             continue
         blocks.append(transfer_block(port, rows, columns, held, power_of_two=power_of_two))
-    return vector or Vector(form, rows, columns, kind, tuple(blocks), tuple(raws), half)
+    return vector or Vector(form, rows, count // rows, kind, tuple(blocks), tuple(raws), half)
