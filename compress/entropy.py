@@ -237,17 +237,18 @@ def _read(sections: Sections, max_bytes: int) -> Iterator[tuple[_Entry, Tensor, 
     raw.finish()
     if piles:
         piles.finish()
-    runs = [run for entry in entries if entry.coding for run in entry.coding.runs()]
+    runs_of = [entry.coding.runs() if entry.coding else [] for entry in entries]
+    runs = [run for some in runs_of for run in some]
     symbols = (rans, prefix)[sections.coder].decode(runs, sections.symbols)
     at = 0
     made: list[Tensor] = []
-    for entry in entries:
+    for entry, some in zip(entries, runs_of, strict=True):
         if entry.coding is None:
             assert entry.same is not None
             made.append(made[entry.same].clone())
             yield entry, made[-1], symbols[:0]
             continue
-        end = at + sum(run.count for run in entry.coding.runs())
+        end = at + sum(run.count for run in some)
         words = entry.coding.decode(symbols[at:end])
         made.append(elements.tensor_of(words, entry.form, entry.shape))
         yield entry, made[-1], symbols[at:end]
