@@ -32,6 +32,7 @@ from deploy.metrics.energy import (
     current_voltage_curve,
     declared,
     rails_curve,
+    rails_in_words,
 )
 
 SPARE_S = 120
@@ -140,12 +141,16 @@ class BatteryGauge:
 class PowerRails:
     """ODPM power rails through perfetto's ``android.power``; works while charging too."""
 
-    how = "power rails through perfetto (android.power, collect_power_rails)"
-
     def __init__(self, device: Device) -> None:
         self._device = device
+        self._summed = "power rails"
         self._trace = f"{_TRACES}/pocketship-{secrets.token_hex(8)}"
         self._pid = ""
+
+    @property
+    def how(self) -> str:
+        """Which rails were added up."""
+        return f"{self._summed} through perfetto (android.power, collect_power_rails)"
 
     def check(self) -> None:
         """perfetto has to be there."""
@@ -177,7 +182,9 @@ class PowerRails:
             found = parse_power_rails(local.read_bytes())
         if found.problem and not found.rails:
             raise NoEnergy(found.problem)
-        return rails_curve(found.rails, self._device.profile.energy.rails)
+        wanted = self._device.profile.energy.rails
+        self._summed = rails_in_words(found.rails, wanted)
+        return rails_curve(found.rails, wanted)
 
     def clean_up(self) -> None:
         """End perfetto if it runs and remove the trace."""
