@@ -200,10 +200,23 @@ def test_a_profile_names_the_rails_that_count(
 def test_a_rail_that_the_phone_does_not_have_leaves_no_figure(job: Job, tmp_path: Path) -> None:
     """Without it the sum would be a smaller figure that nobody asked for."""
     phone = ScriptedPhone(answers={"perfetto --txt": ShellResult(0, "4711\n")})
-    row, _ = measured(phone, job, of_profile(tmp_path, "[S2M_VDD_CPUCL2, VDD_TPU, S2S_VDD_G3D]"))
+    row, agent = measured(
+        phone, job, of_profile(tmp_path, "[S2M_VDD_CPUCL2, VDD_TPU, S2S_VDD_G3D]")
+    )
+    assert agent.windows == [], "a second's trace told it, not the minutes of the run"
+    assert any(words[:2] == ["rm", "-f"] for words in phone.said)
     assert (row.status, row.samples) == (Status.UNAVAILABLE, ())
     assert "no power rail S2S_VDD_G3D, VDD_TPU (energy.rails of the profile)" in row.reason
     assert row.reason.endswith("there are: " + ", ".join(sorted(SHARES)))
+
+
+def test_a_glance_that_tells_of_no_rails_decides_nothing(job: Job, tmp_path: Path) -> None:
+    phone = ScriptedPhone(answers={"perfetto --txt": ShellResult(0, "4711\n")})
+    phone.files["pocketship-"] = lambda: b""
+    energy = of_profile(tmp_path, "[S1M_VDD_MIF]")
+    row, agent = measured(phone, job, energy)
+    assert len(agent.windows) == 1
+    assert "the trace has no power rails" in row.reason
 
 
 def test_rails_work_while_charging_and_batteries_do_not(job: Job) -> None:
