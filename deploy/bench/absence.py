@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from adb_shell import exceptions
 
-from deploy.bench.faults import Fault
+from deploy.bench.faults import Fault, FaultError
 from deploy.bench.waiting import Clock
 from deploy.devices.adb_link import NotReady, ShellCut
 from deploy.errors import DeviceError
-from deploy.types import DeviceRun, Progress, Status
+from deploy.types import DeviceInfo, DeviceRun, Progress, Status
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
@@ -28,7 +28,14 @@ class Absent(DeviceError):
 
 
 class Lost(Absent):
-    """A device that was there and went away; what became of its cases is kept already."""
+    """A device that was there and went away; what became of its cases is kept already.
+
+    ``info`` is what it answered while it was there.
+    """
+
+    def __init__(self, what: str, info: DeviceInfo | None = None) -> None:
+        super().__init__(what)
+        self.info = info
 
 
 def absent(error: DeviceError) -> Absent | None:
@@ -47,7 +54,21 @@ def absent(error: DeviceError) -> Absent | None:
 def check_lost(run: DeviceRun) -> None:
     """Raise :class:`Lost` where a device with cases left did not come back within its bound."""
     if run.status is Status.INVALID and run.reason.startswith(f"{Fault.LOST.value}:"):
-        raise Lost(run.reason)
+        raise Lost(run.reason, run.info)
+
+
+def refuse_other(before: DeviceInfo, now: DeviceInfo, serial: str) -> None:
+    """Raise ``FaultError`` where another device, or another build, answers than before.
+
+    An address can pass to another phone, and figures of two phones must not stand side by side.
+    """
+    if (before.model, before.abi, before.os_build) != (now.model, now.abi, now.os_build):
+        raise FaultError(
+            Fault.REPLACED,
+            f"{now.model} with build {now.os_build} answers in place of "
+            f"{before.model} with build {before.os_build}",
+            where=serial,
+        )
 
 
 class Once:

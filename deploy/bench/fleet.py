@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
-from deploy.bench.absence import Absent, Lost, Once, Wait
+from deploy.bench.absence import Absent, Lost, Once, Wait, absent, refuse_other
 from deploy.devices.base import Device, ShellResult
 from deploy.errors import DeviceError
 from deploy.types import DeviceInfo, DeviceProfile, Progress, Tier
@@ -86,6 +86,7 @@ class _Pending:
         self._missed: Absent | None = None
         self._wait: Wait | None = None
         self._losses = 0
+        self._before: DeviceInfo | None = None
 
     def take(
         self,
@@ -109,6 +110,8 @@ class _Pending:
             if self._wait is not None:
                 self._wait.came()
                 self._wait = None
+            if self._before is not None:
+                _same(self._before, device)
             return guard(device)
 
         while True:
@@ -139,6 +142,7 @@ class _Pending:
     def _waited(self, error: Absent, say: Progress) -> Wait:
         if isinstance(error, Lost):
             self._losses += 1
+            self._before = error.info
         if self._wait is None:
             wait_s = 0.0 if self._losses else self.turn.wait_s
             self._wait = Wait(self.turn.profile.name, wait_s, say)
@@ -159,6 +163,17 @@ class _Pending:
         if self.turn.wait_s and not self._losses:
             bounds.append(f"for {self.turn.wait_s:g} s")
         return " and ".join(bounds)
+
+
+def _same(before: DeviceInfo, device: Device) -> None:
+    """Raise where a device that came back is another one, or is gone again."""
+    try:
+        now = device.info()
+    except DeviceError as error:
+        if (missed := absent(error)) is None:
+            raise
+        raise missed from error
+    refuse_other(before, now, device.serial)
 
 
 def _away(pending: Sequence[_Pending], progress: Progress, *, last: bool) -> None:

@@ -306,6 +306,31 @@ def test_a_phone_that_is_lost_again_and_again_is_left_alone(shelf: Shelf) -> Non
     assert shelf.given_up == {}
 
 
+@pytest.mark.parametrize("other", [True, False])
+def test_what_answers_in_place_of_a_lost_phone_is_not_measured(shelf: Shelf, other: bool) -> None:
+    """Its address may have passed to another phone; the lost one's outcome stands."""
+    lost = ScriptedPhone().info().model_copy(update={"os_build": "one"})
+    turns: list[str] = []
+
+    def swapped(guard: fleet.Guard, _: Progress) -> None:
+        turns.append("turn")
+        if len(turns) == 1:
+            guard(ScriptedPhone())
+            raise Lost("device lost: no answer", lost)
+        back = ScriptedPhone()
+        build = "two" if other else "one"
+        back.info = lambda: lost.model_copy(update={"os_build": build})  # type: ignore[method-assign]
+        guard(back)
+
+    shelf.add("pixel-8", swapped)
+    shelf.add("host", there)
+    shelf.run()
+    assert shelf.count("pixel-8", "served") == (0 if other else 1)
+    assert len(turns) == 2
+    assert any("build two answers in place of" in line for line in shelf.said) is other
+    assert shelf.given_up == {}
+
+
 def test_a_lost_phone_that_stays_away_costs_no_second_wait(shelf: Shelf) -> None:
     turns: list[str] = []
 
@@ -390,8 +415,11 @@ def test_lost_is_told_from_the_device_s_own_row() -> None:
     def row(status: Status, reason: str = "") -> DeviceRun:
         return DeviceRun(profile=profile, status=status, reason=reason)
 
-    with pytest.raises(Lost, match="no answer"):
-        check_lost(row(Status.INVALID, "device lost: no answer. Check power."))
+    gone = row(Status.INVALID, "device lost: no answer. Check power.")
+    gone = gone.model_copy(update={"info": ScriptedPhone().info()})
+    with pytest.raises(Lost, match="no answer") as caught:
+        check_lost(gone)
+    assert caught.value.info == gone.info
     for other in (
         row(Status.OK),
         row(Status.INVALID, "another device: a Pixel 9 answers"),
