@@ -246,7 +246,7 @@ def record(
     profile: str, output: Path, serial: str | None, run_folder: Path | None, ui: Session
 ) -> None:
     """Write a recording of a device; with a run folder its cases too, which stays as it is."""
-    wanted = DeviceConfig(profile=profile, serial=serial)
+    wanted = DeviceConfig(profile=profile, serial=serial, wait_s=0)
     connect.check(wanted)
     folder = workspace.open_run(run_folder) if run_folder else None
     with connect.connected(wanted, ui.progress) as device:

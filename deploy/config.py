@@ -30,6 +30,9 @@ else:
     Step = step_union()
 
 
+REACH_S = 120.0
+"""A phone that restarts takes about a minute; in the middle of a run it gets as long."""
+
 PassName = Literal["loads", "memory", "operators", "task"]
 """What can be looked at beside time: :data:`deploy.bench.passes.choice.MADE`."""
 
@@ -57,17 +60,31 @@ class TaskConfig(Model):
 class DeviceConfig(Model):
     """One device: a profile (``auto``: the phone's properties choose it), and a phone's serial.
 
-    ``transport`` forces a way to it, ``wait_s`` is how long to wait for another pocketship that
-    uses it. An ``optional`` device that cannot be had is left out and the report says so; without
-    it the run is INVALID. ``passes`` replaces ``bench.passes`` on this device.
+    ``transport`` forces a way to it. ``wait_s`` is how long to wait for it, while another
+    pocketship uses it and while it does not answer; None: not for the former, and for the latter
+    :data:`REACH_S`, or not at all where it is optional. An ``optional`` device that cannot be had
+    is left out and the report says so; without it the run is INVALID. ``passes`` replaces
+    ``bench.passes`` on this device.
     """
 
     profile: str
     serial: str | None = None
     transport: Literal["tcp", "usb", "adb-server"] | None = None
-    wait_s: float = Field(default=0, ge=0, le=86400)
+    wait_s: float | None = Field(default=None, ge=0, le=86400)
     optional: bool = False
     passes: tuple[PassName, ...] | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds to wait while another pocketship uses it."""
+        return self.wait_s or 0.0
+
+    @property
+    def reach_s(self) -> float:
+        """Seconds to wait while it does not answer."""
+        if self.wait_s is not None:
+            return self.wait_s
+        return 0.0 if self.optional else REACH_S
 
     @property
     def name_or_star(self) -> str:
@@ -108,7 +125,7 @@ class CostConfig(Model):
     device: str
     serial: str | None = None
     transport: Literal["tcp", "usb", "adb-server"] | None = None
-    wait_s: float = Field(default=0, ge=0, le=86400)
+    wait_s: float | None = Field(default=None, ge=0, le=86400)
     format: Literal[Format.EXECUTORCH, Format.ONNX] = Format.EXECUTORCH
     threads: int = Field(default=1, ge=1, le=64)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from deploy import nearby
+from deploy.bench import absence
+from deploy.bench.absence import Absent, Once
 from deploy.config import DeviceConfig
 from deploy.devices import adb, discovery, locks, profiles, simctl
 from deploy.devices.base import Device
@@ -22,13 +24,27 @@ Connector = Callable[[DeviceConfig, DeviceProfile, Progress], Iterator[Device]]
 
 @contextlib.contextmanager
 def connected(wanted: DeviceConfig, progress: Progress) -> Iterator[Device]:
+    """:func:`at_once`, but a device that does not answer is waited for (``reach_s``)."""
+    once = Once(progress)
+    with contextlib.ExitStack() as stack:
+        yield absence.until_there(
+            lambda: stack.enter_context(at_once(wanted, once)),
+            wanted.serial or wanted.profile,
+            wanted.reach_s,
+            progress,
+        )
+
+
+@contextlib.contextmanager
+def at_once(wanted: DeviceConfig, progress: Progress) -> Iterator[Device]:
     """Connect to a device, starting it where it is an emulated one; let go of it at the end.
 
     A device is locked meanwhile, by its address and by what it calls itself, so that a second
-    pocketship waits (``wait_s``) or fails, also where it takes another transport. This machine
+    pocketship waits (``busy_s``) or fails, also where it takes another transport. This machine
     (``host``) is not locked: everything else on it disturbs a measurement as much.
 
-    Raises ``DeviceError`` where it cannot be had, ``ConfigError`` where it is named wrongly.
+    Raises ``DeviceError`` where it cannot be had (:class:`Absent` where it could be later),
+    ``ConfigError`` where it is named wrongly.
     """
     profile = profiles.load(wanted.profile)
     with contextlib.contextmanager(_CONNECTORS[profile.transport])(
@@ -74,21 +90,24 @@ def check(wanted: DeviceConfig) -> DeviceProfile:
 def resolved(wanted: DeviceConfig, progress: Progress) -> DeviceConfig:
     """``wanted`` with its profile and serial, where it says ``auto``: the phone is asked.
 
-    Without a serial it must be the only phone that is there. An optional device that cannot be had
-    stays as it is. Raises ``DeviceError``.
+    Without a serial it must be the only phone that is there. One that does not answer is waited for
+    (``reach_s``). An optional device that cannot be had stays as it is. Raises ``DeviceError``.
     """
     if wanted.profile != profiles.AUTO:
         return wanted
     check(wanted)
-    try:
+    once = Once(progress)
+
+    def ask() -> tuple[str, str]:
         serial = wanted.serial or _only_phone(wanted.transport)
         with (
-            locks.held(serial, wait_s=wanted.wait_s, progress=progress),
-            contextlib.closing(
-                adb.connect(serial, transport=wanted.transport, progress=progress)
-            ) as device,
+            locks.held(serial, wait_s=wanted.busy_s, progress=once),
+            contextlib.closing(_reached(serial, None, wanted, once)) as device,
         ):
-            name = device.profile.name
+            return serial, device.profile.name
+
+    try:
+        serial, name = absence.until_there(ask, wanted.serial or "auto", wanted.reach_s, progress)
     except DeviceError as error:
         if not wanted.optional:
             raise
@@ -108,7 +127,8 @@ def _only_phone(transport: adb.Transport | None) -> str:
     if len(ready) == 1:
         return ready[0]
     there = "; ".join(f"{one.serial} ({one.state})" for one in seen) or "none"
-    raise DeviceError(
+    may_come = not ready and all(one.state == "offline" for one in seen)
+    raise (Absent if may_come else DeviceError)(
         f"'auto' without a serial needs exactly one phone; there are: {there}",
         hint="Name one with 'serial:', or plug one in; see: pocketship devices.",
     )
@@ -134,19 +154,29 @@ def _adb(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) -> It
     with contextlib.ExitStack() as stack:
 
         def lock(name: str) -> None:
-            waiting = locks.held(name, wait_s=wanted.wait_s, serial=serial, progress=progress)
+            waiting = locks.held(name, wait_s=wanted.busy_s, serial=serial, progress=progress)
             stack.enter_context(waiting)
 
         # The address first: a phone that is measuring is not even asked who it is.
         lock(serial)
         device = stack.enter_context(
-            contextlib.closing(
-                adb.connect(serial, profile, transport=wanted.transport, progress=progress)
-            )
+            contextlib.closing(_reached(serial, profile, wanted, progress))
         )
         if device.identity != serial:
             lock(device.identity)
         yield device
+
+
+def _reached(
+    serial: str, profile: DeviceProfile | None, wanted: DeviceConfig, progress: Progress
+) -> adb.AdbDevice:
+    """A connected phone; :class:`Absent` where it does not answer."""
+    try:
+        return adb.connect(serial, profile, transport=wanted.transport, progress=progress)
+    except DeviceError as error:
+        if (missed := absence.absent(error)) is None:
+            raise
+        raise missed from error
 
 
 def _recording(wanted: DeviceConfig, profile: DeviceProfile) -> ReplayDevice:
@@ -174,6 +204,9 @@ def _emulator(wanted: DeviceConfig, profile: DeviceProfile, progress: Progress) 
     phone = machine.start(profile, progress=progress)
     try:
         yield from _adb(wanted.model_copy(update={"serial": phone.serial}), profile, progress)
+    except Absent as error:
+        # It was started just now: another attempt would start another one.
+        raise DeviceError(error.what, where=error.where, hint=error.hint) from error
     finally:
         phone.stop()
 
@@ -185,7 +218,7 @@ def _simulator(
     with contextlib.ExitStack() as stack:
         if (udid := wanted.serial) is not None:
             stack.enter_context(
-                locks.held(udid, wait_s=wanted.wait_s, serial=udid, progress=progress)
+                locks.held(udid, wait_s=wanted.busy_s, serial=udid, progress=progress)
             )
         yield stack.enter_context(
             contextlib.closing(simctl.connect(profile, udid, progress=progress))

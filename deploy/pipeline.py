@@ -11,12 +11,12 @@ from functools import partial
 from compress import recipe
 from deploy import __version__, ledger_cost, provenance, stored, workspace
 from deploy.bench import fleet
+from deploy.bench.absence import check_lost
 from deploy.bench.passes.choice import passes_for
 from deploy.bench.runner import preset
 from deploy.bench.session import run_device
 from deploy.config import DeviceConfig
-from deploy.connect import check, connected
-from deploy.errors import DeviceError
+from deploy.connect import at_once, check
 from deploy.export.options import Written
 from deploy.export.parallel import export_all
 from deploy.harness import bundle
@@ -96,20 +96,20 @@ def run_bench(folder: RunFolder, progress: Progress) -> None:
         if (missing := stored.missing_jobs(folder, wanted, jobs)) is None:
             return
         asked = config.passes if wanted.passes is None else wanted.passes
-        try:
-            with connected(wanted, say) as found:
-                runner, device = bundle(found.profile.abi, say), guard(found)
-                passes = passes_for(asked, limits, device.profile)
-                row, _ = run_device(
-                    device, missing, runner, limits, progress=say, keep=keep, passes=passes
-                )
-        except DeviceError as error:
-            say(f"{wanted.profile}: {error}")
-            row = stored.absent(wanted, error)
+        with at_once(wanted, say) as found:
+            runner, device = bundle(found.profile.abi, say), guard(found)
+            passes = passes_for(asked, limits, device.profile)
+            row, _ = run_device(
+                device, missing, runner, limits, progress=say, keep=keep, passes=passes
+            )
         stored.write_device(folder, row)
+        check_lost(row)
 
-    turns = [fleet.Turn(check(one), partial(serve, one)) for one in folder.config.devices]
-    fleet.serve_all(turns, progress)
+    def turn(wanted: DeviceConfig) -> fleet.Turn:
+        give_up = partial(stored.write_absent, folder, wanted)
+        return fleet.Turn(check(wanted), partial(serve, wanted), wanted.reach_s, give_up)
+
+    fleet.serve_all([turn(wanted) for wanted in folder.config.devices], progress)
 
 
 def run_report(folder: RunFolder, progress: Progress) -> Report:

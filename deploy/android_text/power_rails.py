@@ -17,6 +17,7 @@ from deploy.protobuf import Damaged, fields
 MAX_TRACE_BYTES = 32 << 20
 MAX_RAILS = 256
 MAX_READINGS = 2_000_000
+MAX_RAIL_NAME = 80
 _PACKET, _POWER_RAILS, _COMPRESSED = 1, 40, (50, 133)
 _DESCRIPTOR, _ENERGY_DATA = 1, 2
 
@@ -92,7 +93,9 @@ def _read_descriptor(message: memoryview, found: _Found) -> None:
         if number == 1 and isinstance(value, int):
             index = value
         elif number in words and isinstance(value, memoryview):
-            words[number] = printable(bytes(value[:256]).decode("utf-8", errors="replace"), 80)
+            words[number] = printable(
+                bytes(value[:256]).decode("utf-8", errors="replace"), MAX_RAIL_NAME
+            )
     if index is not None and words[2] and len(found.names) < MAX_RAILS:
         found.names.setdefault(index, (words[2], words[3]))
 

@@ -173,6 +173,10 @@ class Framed:
         """The pass's own."""
         return self.inner.metrics
 
+    def wants_cool(self, run: CaseRun) -> bool:
+        """The pass's own."""
+        return self.inner.wants_cool(run)
+
     def measure(self, run: CaseRun) -> Gathered:
         """Wait, measure, look again. Raises what the pass raises, and as the conditions do."""
         before = self.conditions.before()

@@ -22,16 +22,18 @@ from deploy.android_text import (
     parse_power_supplies,
     printable,
 )
-from deploy.android_text.power_rails import MAX_TRACE_BYTES
-from deploy.devices.base import Device
+from deploy.android_text.power_rails import MAX_TRACE_BYTES, RailTrace
+from deploy.devices.base import Device, ShellResult
 from deploy.devices.questions import SUPPLIES
 from deploy.metrics.energy import (
     Curve,
     NoEnergy,
     charge_counter_curve,
+    chosen_rails,
     current_voltage_curve,
     declared,
     rails_curve,
+    rails_in_words,
 )
 
 SPARE_S = 120
@@ -50,6 +52,9 @@ _SAMPLE = (
 )
 # $1 the trace, $2 the configuration. Prints perfetto's process id.
 _TRACE = 'printf "%s" "$2" | perfetto --txt -c - -o "$1" --background'
+# The same to its end.
+_GLANCE = 'printf "%s" "$2" | perfetto --txt -c - -o "$1"'
+_GLANCE_MS = 1000
 # $1 process id, $2 the trace. The number may belong to someone else by now.
 _END_TRACE = (
     'grep -qF -- "$2" "/proc/$1/cmdline" 2>/dev/null && kill -TERM "$1"; n=0; '
@@ -140,48 +145,76 @@ class BatteryGauge:
 class PowerRails:
     """ODPM power rails through perfetto's ``android.power``; works while charging too."""
 
-    how = "power rails through perfetto (android.power, collect_power_rails)"
-
     def __init__(self, device: Device) -> None:
         self._device = device
+        self._wanted = device.profile.energy.rails
+        self._summed = "power rails"
         self._trace = f"{_TRACES}/pocketship-{secrets.token_hex(8)}"
         self._pid = ""
 
+    @property
+    def how(self) -> str:
+        """Which rails were added up."""
+        return f"{self._summed} through perfetto (android.power, collect_power_rails)"
+
     def check(self) -> None:
-        """perfetto has to be there."""
+        """perfetto has to be there, and so have the rails that the profile names.
+
+        A second's trace tells their names, before minutes are spent on a sum that cannot be had.
+        Where it tells of no rail at all, the long one has to say why.
+        """
         if self._device.shell(["sh", "-c", "command -v perfetto"]).exit_code != 0:
             raise NoEnergy("the device has no perfetto")
+        if self._wanted:
+            try:
+                self._perfetto(_GLANCE, _GLANCE_MS)
+                found = self._fetched()
+            finally:
+                self._remove()
+            if found.rails:
+                chosen_rails(found.rails, self._wanted)
 
     def start(self, seconds: float) -> None:
         """Start perfetto in the background."""
-        config = (
-            "buffers { size_kb: 16384 fill_policy: DISCARD }\n"
-            'data_sources { config { name: "android.power" android_power_config { '
-            f"battery_poll_ms: {_POLL_MS} collect_power_rails: true }} }} }}\n"
-            f"duration_ms: {int(1000 * (seconds + SPARE_S))}\n"
-        )
-        done = self._device.shell(["sh", "-c", _TRACE, "sh", self._trace, config])
+        done = self._perfetto(_TRACE, int(1000 * (seconds + SPARE_S)))
         pid = re.search(r"^([1-9][0-9]{0,8})\s*$", done.stdout, re.M)
-        if done.exit_code != 0 or pid is None:
-            raise NoEnergy(
-                f"perfetto did not start: {printable(done.stderr or done.stdout, 160) or 'no word'}"
-            )
+        if pid is None:
+            raise _not_started(done)
         self._pid = pid.group(1)
 
     def stop(self) -> Curve:
         """End the trace, fetch it, add its rails up."""
         self._end()
-        with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
-            local = Path(folder) / "trace"
-            self._device.pull(self._trace, local, max_bytes=MAX_TRACE_BYTES)
-            found = parse_power_rails(local.read_bytes())
+        found = self._fetched()
         if found.problem and not found.rails:
             raise NoEnergy(found.problem)
-        return rails_curve(found.rails, self._device.profile.energy.rails)
+        self._summed = rails_in_words(found.rails, self._wanted)
+        return rails_curve(found.rails, self._wanted)
 
     def clean_up(self) -> None:
         """End perfetto if it runs and remove the trace."""
         self._end()
+        self._remove()
+
+    def _perfetto(self, script: str, duration_ms: int) -> ShellResult:
+        config = (
+            "buffers { size_kb: 16384 fill_policy: DISCARD }\n"
+            'data_sources { config { name: "android.power" android_power_config { '
+            f"battery_poll_ms: {_POLL_MS} collect_power_rails: true }} }} }}\n"
+            f"duration_ms: {duration_ms}\n"
+        )
+        done = self._device.shell(["sh", "-c", script, "sh", self._trace, config])
+        if done.exit_code != 0:
+            raise _not_started(done)
+        return done
+
+    def _fetched(self) -> RailTrace:
+        with tempfile.TemporaryDirectory(prefix="pocketship-") as folder:
+            local = Path(folder) / "trace"
+            self._device.pull(self._trace, local, max_bytes=MAX_TRACE_BYTES)
+            return parse_power_rails(local.read_bytes())
+
+    def _remove(self) -> None:
         self._device.shell(["rm", "-f", "--", self._trace])
 
     def _end(self) -> None:
@@ -195,6 +228,11 @@ def recorder_of(device: Device) -> Recorder:
     if device.profile.energy.source == "power_rails":
         return PowerRails(device)
     return BatteryGauge(device)
+
+
+def _not_started(done: ShellResult) -> NoEnergy:
+    said = printable(done.stderr or done.stdout, 160) or "no word"
+    return NoEnergy(f"perfetto did not start: {said}")
 
 
 def _readable(battery: PowerSupply, node: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from deploy.bench import faults
+from deploy.bench.absence import refuse_other
 from deploy.bench.agent import CaseAgent
 from deploy.bench.faults import CONSEQUENCES, Fault
 from deploy.bench.passes.base import PassFailed
@@ -170,18 +171,9 @@ class Recovery:
 
     def _again(self, boot: str | None) -> None:
         """Prepare a device that restarted, once it is sure that it is the same one."""
-        before, now = self._info, self._device.info()
-        if before is not None and (before.model, before.abi, before.os_build) != (
-            now.model,
-            now.abi,
-            now.os_build,
-        ):
-            raise faults.FaultError(
-                Fault.REPLACED,
-                f"{now.model} with build {now.os_build} answers in place of "
-                f"{before.model} with build {before.os_build}",
-                where=self._device.serial,
-            )
+        now = self._device.info()
+        if self._info is not None:
+            refuse_other(self._info, now, self._device.serial)
         self._agent.prepare()
         self._prepared(now)
         self._boot = boot

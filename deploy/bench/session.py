@@ -135,7 +135,7 @@ class _Session:
         case = CaseRun(self.device, info, job, self.agent, self.preset, self.progress)
         first, *others = self.passes
         try:
-            timed, attempts = self._measure(self._framed(first), case)
+            timed, attempts = self._measure(first, case)
         except PassFailed as error:
             wall = time.monotonic() - started
             self.recovery.settle()
@@ -158,11 +158,10 @@ class _Session:
             gathered=tuple(gathered),
         )
 
-    def _framed(self, one: Pass) -> Pass:
-        return one if self.conditions is None else self.conditions.framed(one)
-
     def _measure(self, one: Pass, case: CaseRun) -> tuple[Gathered, int]:
         what = f"{self.id(case.job)}: {one.name}"
+        if self.conditions is not None and one.wants_cool(case):
+            one = self.conditions.framed(one)
         return self.recovery.persist(what, lambda: one.measure(case))
 
     def _end(
@@ -187,7 +186,8 @@ class _Session:
             measurements=tuple(row for one in gathered for row in one.measurements),
             operators=tuple(row for one in gathered for row in one.operators),
             operators_reason=" ".join(filter(None, (one.operators_reason for one in gathered))),
-            warnings=tuple(word for one in gathered for word in one.warnings),
+            # What the device does not tell, it does not tell before each pass.
+            warnings=tuple(dict.fromkeys(word for one in gathered for word in one.warnings)),
             wall_seconds=wall,
             before=gathered[0].before if gathered else None,
             after=gathered[0].after if gathered else None,
@@ -212,5 +212,7 @@ def _owed(one: Pass, case: CaseRun, error: PassFailed) -> Gathered:
                 reason=error.reason,
             )
             for metric in one.metrics
-        )
+        ),
+        # The one pass beside timing that owes no row gives operators.
+        operators_reason="" if one.metrics else error.reason,
     )

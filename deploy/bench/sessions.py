@@ -169,6 +169,10 @@ class _BothThere:
         """The pass's own."""
         return self.inner.metrics
 
+    def wants_cool(self, run: CaseRun) -> bool:
+        """The pass's own."""
+        return self.inner.wants_cool(run)
+
     def measure(self, run: CaseRun) -> Gathered:
         """Send what is missing, then measure. Raises what both do."""
         for job in self.jobs:

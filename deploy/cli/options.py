@@ -19,5 +19,5 @@ TransportOption = Annotated[
 ]
 WaitOption = Annotated[
     float | None,
-    typer.Option("--wait", min=0, help="Seconds to wait for a device that is in use."),
+    typer.Option("--wait", min=0, help="Seconds to wait for a device that is in use or absent."),
 ]

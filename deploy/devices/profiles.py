@@ -7,6 +7,7 @@ file and the key and never a surprise in the middle of a run.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import yaml
 from pydantic import ValidationError
 
 from deploy.android_text import printable
+from deploy.android_text.power_rails import MAX_RAIL_NAME
 from deploy.errors import ConfigError, first_line
 from deploy.paths import profiles_dir
-from deploy.types import DeviceProfile, Tier
+from deploy.types import DeviceProfile, EnergySource, Tier
 
 MAX_PROFILE_BYTES = 1 << 20
 
@@ -202,8 +204,23 @@ def _check(profile: DeviceProfile, path: Path) -> None:
     on_this_machine = profile.transport in ("host", "simctl")
     if not on_this_machine and not profile.work_dir.startswith("/"):
         raise ConfigError(f"work_dir: {profile.work_dir!r} is not absolute", where=where)
+    if problem := _rails_problem(profile.energy):
+        raise ConfigError(f"energy.rails: {problem}", where=where, hint=_HINT)
     if profile.shell_timeout_s <= 0 or profile.case_timeout_s <= 0:
         raise ConfigError("time-outs are seconds above 0", where=where)
+
+
+def _rails_problem(energy: EnergySource) -> str:
+    """What is wrong with the named power rails; empty where nothing is."""
+    if energy.rails and energy.source != "power_rails":
+        return f"for source 'power_rails' only, not for '{energy.source}'"
+    if twice := [name for name, count in Counter(energy.rails).items() if count > 1]:
+        return f"{twice[0]!r} appears twice"
+    for name in energy.rails:
+        # As the trace's reader gives names: others could never be found.
+        if not name or name != printable(name, MAX_RAIL_NAME):
+            return f"{printable(name, 60)!r} is no name of a power rail"
+    return ""
 
 
 def _yaml_problem(error: BaseException) -> str:

@@ -26,6 +26,8 @@ MIN_STEPS = 10
 
 CONFIDENCE = 0.95
 _MC_PER_UAH = 3.6
+_MAX_NAMES = 800
+"""Characters of rail names in one line: a phone tells some thirty, of up to 25 characters."""
 
 
 class NoEnergy(Exception):
@@ -86,14 +88,40 @@ class CounterCurve:
         return self.step_mj
 
 
+def chosen_rails(rails: Sequence[Rail], wanted: Sequence[str] = ()) -> list[Rail]:
+    """Those of ``rails`` that ``wanted`` names, all where it is empty.
+
+    Raises :class:`NoEnergy` where one that is named is not there: a sum without it would be another
+    figure. The reason tells the names that there are.
+    """
+    if not rails:
+        raise NoEnergy("the trace has no power rails: this phone does not tell them to perfetto")
+    there = {rail.name for rail in rails}
+    if missing := sorted(set(wanted) - there):
+        raise NoEnergy(
+            f"the phone has no power rail {_listed(missing)} (energy.rails of the profile); "
+            f"there are: {_listed(sorted(there))}"
+        )
+    return [rail for rail in rails if not wanted or rail.name in wanted]
+
+
+def rails_in_words(rails: Sequence[Rail], wanted: Sequence[str] = ()) -> str:
+    """Which rails a figure is the sum of, for the measurement's source."""
+    chosen = chosen_rails(rails, wanted)
+    if not wanted:
+        return f"all {len(chosen)} power rails"
+    sum_of = "the sum of power rails" if len(chosen) > 1 else "power rail"
+    return f"{sum_of} {_listed([rail.name for rail in chosen])}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(names)
+    return text if len(text) <= _MAX_NAMES else f"{text[:_MAX_NAMES]}... ({len(names)} in all)"
+
+
 def rails_curve(rails: Sequence[Rail], wanted: Sequence[str] = ()) -> CounterCurve:
     """The sum of power rails (µJ since boot); of ``wanted`` only, where any is named."""
-    missing = sorted(set(wanted) - {rail.name for rail in rails})
-    if missing:
-        raise NoEnergy(f"the phone has no power rail {', '.join(missing)[:200]}")
-    chosen = [rail for rail in rails if not wanted or rail.name in wanted]
-    if not chosen:
-        raise NoEnergy("the trace has no power rails: this phone does not tell them to perfetto")
+    chosen = chosen_rails(rails, wanted)
     counters = []
     for rail in chosen:
         values = [microjoules / 1000 for _, microjoules in rail.readings]

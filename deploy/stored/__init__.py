@@ -19,13 +19,19 @@ from deploy.stored.compressed import (
 )
 from deploy.stored.exported import described, export_requests, write_manifest
 from deploy.stored.jobs import bench_jobs
-from deploy.stored.measured import absent, cases, devices, keeper, missing_jobs, write_device
+from deploy.stored.measured import (
+    cases,
+    devices,
+    keeper,
+    missing_jobs,
+    write_absent,
+    write_device,
+)
 from deploy.stored.verified import in_words, parity, parity_failed, require_parity, write_parity
 
 __all__ = [
     "INPUTS",
     "NO_METRIC",
-    "absent",
     "bench_jobs",
     "cases",
     "chosen",
@@ -49,6 +55,7 @@ __all__ = [
     "samples",
     "task_of",
     "tell_ledger",
+    "write_absent",
     "write_compressed",
     "write_device",
     "write_manifest",

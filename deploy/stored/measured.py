@@ -11,12 +11,7 @@ from deploy.config import DeviceConfig
 from deploy.devices import profiles
 from deploy.errors import PocketshipError
 from deploy.files import write_bytes
-from deploy.types import (
-    Artifact,
-    Case,
-    DeviceRun,
-    Status,
-)
+from deploy.types import Artifact, Case, DeviceRun, Progress, Status
 from deploy.workspace import RunFolder
 
 
@@ -63,13 +58,17 @@ def keeper(folder: RunFolder) -> Keep:
     return keep
 
 
-def absent(wanted: DeviceConfig, error: PocketshipError) -> DeviceRun:
-    """A device that could not be had: foreseen where it is optional, else INVALID."""
-    return DeviceRun(
+def write_absent(
+    folder: RunFolder, wanted: DeviceConfig, error: PocketshipError, say: Progress
+) -> None:
+    """Keep that a device could not be had: foreseen where it is optional, else INVALID."""
+    say(f"{wanted.profile}: {error}")
+    absent = DeviceRun(
         profile=profiles.load(wanted.profile),
         status=Status.NOT_RUN if wanted.optional else Status.INVALID,
         reason=str(error),
     )
+    write_device(folder, absent)
 
 
 def write_device(folder: RunFolder, device_run: DeviceRun) -> None:

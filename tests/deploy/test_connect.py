@@ -139,7 +139,7 @@ def test_auto_in_a_pipeline_becomes_a_profile_before_the_run(
     twice = write_pipeline(tmp_path / "q", devices=[auto, dict(auto)])
     assert "'generic-x86_64' appears twice" in call("compress", twice).last
     phone.kill()
-    gone = call("run", file)
+    gone = call("run", file, "--wait", "0")
     assert gone.code == 6
     assert "refused" in gone.last
     assert call("check", twice).code == 0, "a check connects to nothing"
@@ -195,3 +195,57 @@ def test_devices_as_json_and_as_a_table(phone: NativeAdbd, call: Call) -> None:
     assert table.code == 0
     assert "native adbd" in table.out
     assert call("devices", "--serial", "$(id)").code == 6
+
+
+# --- devices that are not there yet ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", ["generic-x86_64", "auto"])
+def test_a_phone_that_comes_late_is_waited_for(phone: NativeAdbd, profile: str) -> None:
+    port, told = phone.port, list[str]()
+    phone.kill()
+
+    def progress(line: str) -> None:
+        told.append(line)
+        if "waiting for it" in line:
+            phone.start(port)
+
+    late = wanted(phone, profile)
+    if profile == "auto":
+        assert connect.resolved(late, progress) == wanted(phone)
+    else:
+        with connect.connected(late, progress) as device:
+            assert device.shell(["echo", "hello"]).stdout == "hello\n"
+    assert len(told) == len(set(told)), "each attempt says alike things, which is told once"
+    said = [line for line in told if "is there" in line or "waiting" in line]
+    assert said[0].startswith(f"{phone.serial}: connection refused")
+    assert said[0].endswith("waiting for it for 120 s")
+    assert said[1].startswith(f"{phone.serial}: is there, after ")
+    assert len(said) == 2
+    # The lock of the failed attempts is not held on.
+    connecting(wanted(phone))
+
+
+def test_a_phone_that_does_not_come_is_given_up_with_one_line(phone: NativeAdbd) -> None:
+    phone.kill()
+    with pytest.raises(DeviceError, match=r"connection refused.*; waited 0 s") as gone:
+        connecting(wanted(phone, wait_s=0.05))
+    assert "\n" not in str(gone.value)
+    told: list[str] = []
+    with (
+        pytest.raises(DeviceError, match="connection refused"),
+        connect.connected(wanted(phone, wait_s=0), told.append),
+    ):
+        pass
+    assert not any("waiting" in line for line in told)
+
+
+def test_how_long_a_device_is_waited_for() -> None:
+    def bounds(**more: object) -> tuple[float, float]:
+        one = DeviceConfig.model_validate({"profile": "pixel-8", "serial": "A", **more})
+        return one.busy_s, one.reach_s
+
+    assert bounds() == (0, 120)
+    assert bounds(optional=True) == (0, 0)
+    assert bounds(wait_s=0) == (0, 0)
+    assert bounds(wait_s=7, optional=True) == (7, 7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,12 +14,17 @@ import pytest
 import torch
 from adb_shell.auth.keygen import keygen
 
-from deploy import harness, stored, workspace
-from deploy.devices import adb
+from deploy import harness, pipeline, stored, workspace
+from deploy.bench.absence import Absent
+from deploy.bench.session import case_id
+from deploy.config import DeviceConfig
+from deploy.devices import adb, profiles
 from deploy.devices.host import HostDevice
 from deploy.files import sha256, tree_digest
+from deploy.types import Case, DeviceRun, Status, silent
 from tests.deploy.conftest import Answer, FinishedRun, hashes, report_of
 from tests.deploy.native_adbd import NativeAdbd, running
+from tests.deploy.scripted_phone import ScriptedPhone
 
 pytestmark = pytest.mark.slow  # The run that they share takes most of a minute.
 
@@ -319,7 +325,7 @@ def test_a_phone_that_does_not_answer(
     finished: FinishedRun, tmp_path: Path, call: Call, optional: bool, code: int
 ) -> None:
     # Port 1 of this machine: nobody listens there.
-    phone = {"profile": "pixel-8", "serial": "127.0.0.1:1", "optional": optional}
+    phone = {"profile": "pixel-8", "serial": "127.0.0.1:1", "optional": optional, "wait_s": 0}
     root = finished.copy(tmp_path, devices=[{"profile": "host"}, phone])
     shutil.rmtree(root / "bench/cases")
     answer = call("bench", root)
@@ -408,3 +414,81 @@ def test_a_profile_that_is_given_by_its_path(
     assert report["cases"][0]["id"] == "fp32.executorch@my-machine/t1"
     folder = workspace.open_run(root)
     assert len(stored.cases(folder, workspace.artifacts_of(folder))) == 16
+
+
+class Flaky:
+    """Stands for connecting and measuring; what each turn of a device ends with is scripted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **ends: list[str]) -> None:
+        self.ends = {name.replace("_", "-"): list(script) for name, script in ends.items()}
+        self.jobs: list[tuple[str, int]] = []
+        monkeypatch.setattr(pipeline, "at_once", self.at_once)
+        monkeypatch.setattr(pipeline, "bundle", lambda *_: None)
+        monkeypatch.setattr(pipeline, "run_device", self.run_device)
+
+    @contextlib.contextmanager
+    def at_once(self, wanted: DeviceConfig, _: object) -> Iterator[ScriptedPhone]:
+        if self.ends[wanted.profile][0] == "absent":
+            self.ends[wanted.profile].pop(0)
+            raise Absent("connection refused", where="S")
+        yield ScriptedPhone(profile=profiles.load(wanted.profile))
+
+    def run_device(self, device: Any, jobs: Any, *_: Any, keep: Any, **__: Any) -> Any:
+        name = device.profile.name
+        self.jobs.append((name, len(jobs)))
+        lost = self.ends[name].pop(0) == "lost"
+        status, reason = (Status.INVALID, "device lost: no answer.") if lost else (Status.OK, "")
+        for number, job in enumerate(jobs):
+            bad = lost and number > 0
+            case = Case(
+                id=case_id(job.artifact.name, name, job.threads),
+                artifact=job.artifact.name,
+                artifact_sha256=job.artifact.sha256,
+                device=name,
+                threads=job.threads,
+                status=Status.INVALID if bad else Status.OK,
+                reason=reason if bad else "",
+            )
+            keep(case, None)
+        info = device.info()
+        return DeviceRun(profile=device.profile, status=status, reason=reason, info=info), []
+
+
+def test_a_lost_phone_that_is_back_goes_on_with_what_is_missing(
+    finished: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flaky = Flaky(monkeypatch, host=["ok"], pixel_8=["lost", "ok"])
+    root = finished.copy(tmp_path, devices=[{"profile": "pixel-8", "serial": "S"}, "host"])
+    shutil.rmtree(root / "bench")
+    folder = workspace.open_run(root)
+    pipeline.run_bench(folder, silent)
+    assert flaky.jobs == [("pixel-8", 16), ("host", 16), ("pixel-8", 15)]
+    cases = stored.cases(folder, workspace.artifacts_of(folder))
+    assert [case.status for case in cases] == [Status.OK] * 32
+    assert [row.status for row in stored.devices(folder)] == [Status.OK] * 2
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "known"),
+    [(["lost", "absent"], "device lost: no answer.", True), (["absent"] * 2, "refused", False)],
+    ids=["lost", "absent"],
+)
+def test_a_phone_that_stays_away_has_one_outcome(
+    finished: FinishedRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: list[str],
+    reason: str,
+    known: bool,
+) -> None:
+    """A lost one keeps what was known of it; the next look at it does not overwrite that."""
+    Flaky(monkeypatch, host=["ok"], pixel_8=script)
+    phone = {"profile": "pixel-8", "serial": "S", "wait_s": 0}
+    root = finished.copy(tmp_path, devices=[phone, "host"])
+    shutil.rmtree(root / "bench")
+    folder = workspace.open_run(root)
+    pipeline.run_bench(folder, silent)
+    row, host = stored.devices(folder)
+    assert (row.status, host.status) == (Status.INVALID, Status.OK)
+    assert reason in row.reason
+    assert (row.info is not None) is known

@@ -143,5 +143,8 @@ class Pass(Protocol):
     def metrics(self) -> tuple[Metric, ...]:
         """Rows that are there with a reason where the pass fails."""
 
+    def wants_cool(self, run: CaseRun) -> bool:
+        """Whether heat changes what it finds: it then waits for a cool device, as timing does."""
+
     def measure(self, run: CaseRun) -> Gathered:
         """Look. Raises :class:`PassFailed`, or ``PocketshipError`` for a lost or late device."""

@@ -8,7 +8,6 @@ import dataclasses
 from deploy.android_text import parse_uptime_s, printable
 from deploy.bench.gauges import Recorder, recorder_of
 from deploy.bench.passes.base import BEYOND_CAP_S, CaseRun, Gathered
-from deploy.bench.runner import plan
 from deploy.bench.waiting import Clock, clock_for
 from deploy.errors import DeviceError
 from deploy.metrics.energy import (
@@ -20,7 +19,7 @@ from deploy.metrics.energy import (
     per_inference,
 )
 from deploy.metrics.latency import RunnerResult
-from deploy.types import Metric, Status
+from deploy.types import Measurement, Metric, Status
 
 IDLE_S = MIN_WINDOW_S + 5.0
 COUNTER_WINDOW_S = 300.0
@@ -40,20 +39,20 @@ class Energy:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock
 
+    def wants_cool(self, run: CaseRun) -> bool:
+        """A hot phone leaks more and runs at lower clocks; without a gauge nothing is waited for.
+
+        One look at the end covers all three windows: the phone was cool before the first.
+        """
+        return _foreseen(run) is None
+
     def measure(self, run: CaseRun) -> Gathered:
         """Idle, run, idle; ``unavailable`` with the reason where the gauge tells nothing usable.
 
         A preset of less than 60 s is too short for a gauge: ``not_run``.
         """
         energy, tier = run.device.profile.energy, run.info.tier
-        if energy.source == "none":
-            return Gathered((energy_measurement(energy, tier=tier),))
-        if plan(run.preset, run.device.profile.bench).min_seconds < MIN_WINDOW_S:
-            reason = (
-                f"the preset {run.preset.name!r} runs for less than {MIN_WINDOW_S:g} s, too short "
-                "for an energy gauge"
-            )
-            row = energy_measurement(energy, tier=tier, reason=reason, status=Status.NOT_RUN)
+        if (row := _foreseen(run)) is not None:
             return Gathered((row,))
         recorder = recorder_of(run.device)
         clock = self._clock or clock_for(run.device)
@@ -72,8 +71,22 @@ class Energy:
         return Gathered((row,))
 
 
+def _foreseen(run: CaseRun) -> Measurement | None:
+    """The row where it is clear without the device that there is no figure."""
+    energy, tier = run.device.profile.energy, run.info.tier
+    if energy.source == "none":
+        return energy_measurement(energy, tier=tier)
+    if run.limits.min_seconds < MIN_WINDOW_S:
+        reason = (
+            f"the preset {run.preset.name!r} runs for less than {MIN_WINDOW_S:g} s, too short "
+            "for an energy gauge"
+        )
+        return energy_measurement(energy, tier=tier, reason=reason, status=Status.NOT_RUN)
+    return None
+
+
 def _recorded(run: CaseRun, recorder: Recorder, clock: Clock) -> tuple[Windows, RunnerResult]:
-    limits = plan(run.preset, run.device.profile.bench)
+    limits = run.limits
     idle_s = IDLE_S
     if run.device.profile.energy.source == "charge_counter":
         idle_s = COUNTER_WINDOW_S

@@ -16,6 +16,10 @@ class Loads:
     name = "loads"
     metrics = (Metric.LOAD_MS, Metric.FIRST_MS)
 
+    def wants_cool(self, run: CaseRun) -> bool:
+        """Loads are times too."""
+        return True
+
     def measure(self, run: CaseRun) -> Gathered:
         """The content is in the page cache by now: these are warm starts."""
         request = run.request(limits=load_only(run.limits))

@@ -16,6 +16,10 @@ class Memory:
     name = "memory"
     metrics = (Metric.PSS_KIB, Metric.PRIVATE_DIRTY_KIB)
 
+    def wants_cool(self, run: CaseRun) -> bool:
+        """Pages do not depend on heat."""
+        return False
+
     def measure(self, run: CaseRun) -> Gathered:
         """At least 20 inferences and half a second, where the timing pass has as many."""
         limits = brief(run.limits, warmup=3, iterations=20, seconds=0.5)

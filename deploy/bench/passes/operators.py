@@ -25,6 +25,10 @@ class Operators:
     name = "operators"
     metrics: tuple[Metric, ...] = ()
 
+    def wants_cool(self, run: CaseRun) -> bool:
+        """What an operator costs is a time."""
+        return True
+
     def measure(self, run: CaseRun) -> Gathered:
         """Where there is no profile, the case says why and is no worse for it."""
         limits = brief(run.limits, warmup=5, iterations=ITERATIONS)

@@ -17,6 +17,10 @@ class TaskMetric:
     name = "task"
     metrics = (Metric.TASK_METRIC, Metric.TASK_METRIC_DROP)
 
+    def wants_cool(self, run: CaseRun) -> bool:
+        """Results do not depend on heat."""
+        return False
+
     def measure(self, run: CaseRun) -> Gathered:
         """One process of the runner for each batch."""
         task = run.job.task

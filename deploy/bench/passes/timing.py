@@ -24,6 +24,10 @@ class Timing:
         """``loads``: the rows of load and first inference are this pass's, from one process."""
         self._loads = loads
 
+    def wants_cool(self, run: CaseRun) -> bool:
+        """Always."""
+        return True
+
     def measure(self, run: CaseRun) -> Gathered:
         """Run once with the preset's limits."""
         pushed = _push_model(run)

@@ -124,15 +124,25 @@ def _samples(phone: ScriptedPhone, agent: FakeAgent, energy: EnergySource) -> st
     return "\n".join(lines) + "\n"
 
 
+SHARES = {
+    "S2M_VDD_CPUCL2": 0.5,
+    "S3M_VDD_CPUCL1": 0.25,
+    "S4M_VDD_CPUCL0": 0.1,
+    "S1M_VDD_MIF": 0.1,
+    "WCN3998_VDD13 [from PP1304_L2C]": 0.05,
+}
+"""Power rails as Pixels name them, with the share that each has of the phone's power here."""
+
+
 def _trace(phone: ScriptedPhone, agent: FakeAgent) -> bytes:
     rows = []
     for n in range(4 * int(phone.passed) + 1):
         up = phone.boot_uptime + n / 4
         rows += [
-            (1, round(up * 1000), round(agent.used_mj(up) * 900)),
-            (2, round(up * 1000), round(agent.used_mj(up) * 100)),
+            (index, round(up * 1000), round(agent.used_mj(up) * 1000 * share))
+            for index, share in enumerate(SHARES.values())
         ]
-    return rail_packet({1: ("S2M_VDD_CPUCL2", "cpu"), 2: ("S1M_VDD_MIF", "mem")}, rows)
+    return rail_packet({n: (name, "") for n, name in enumerate(SHARES)}, rows)
 
 
 CURRENT = EnergySource(source="current_voltage", current_sign=-1, current_scale_ua=1000.0)
@@ -154,10 +164,59 @@ def test_the_energy_of_an_inference_is_the_exact_integral(job: Job, energy: Ener
     assert any(words[:2] in (["rm", "-rf"], ["rm", "-f"]) for words in phone.said)
 
 
-def test_one_rail_can_be_chosen(job: Job) -> None:
+def of_profile(folder: Path, rails: str) -> EnergySource:
+    path = folder / "my-pixel.yaml"
+    path.write_text(
+        "{name: my-pixel, description: x, transport: adb, tier: device, abi: arm64-v8a,\n"
+        f"work_dir: /data/local/tmp/ps, energy: {{source: power_rails, rails: {rails}}}}}\n"
+    )
+    return profiles.load(path).energy
+
+
+@pytest.mark.parametrize(
+    ("rails", "share", "says"),
+    [
+        ("[]", 1.0, "all 5 power rails through perfetto"),
+        ("[S1M_VDD_MIF]", 0.1, "power rail S1M_VDD_MIF through perfetto"),
+        ("['WCN3998_VDD13 [from PP1304_L2C]']", 0.05, "rail WCN3998_VDD13 [from PP1304_L2C] thr"),
+        (
+            "[S4M_VDD_CPUCL0, S2M_VDD_CPUCL2, S3M_VDD_CPUCL1]",
+            0.85,
+            "the sum of power rails S2M_VDD_CPUCL2, S3M_VDD_CPUCL1, S4M_VDD_CPUCL0 through",
+        ),
+    ],
+    ids=["all", "one", "brackets", "the processor's"],
+)
+def test_a_profile_names_the_rails_that_count(
+    job: Job, tmp_path: Path, rails: str, share: float, says: str
+) -> None:
     phone = ScriptedPhone(answers={"perfetto --txt": ShellResult(0, "4711\n")})
-    row, _ = measured(phone, job, RAILS.model_copy(update={"rails": ("S1M_VDD_MIF",)}))
-    assert row.median == pytest.approx(EXACT_MJ / 10, rel=1e-6)
+    row, _ = measured(phone, job, of_profile(tmp_path, rails))
+    assert row.median == pytest.approx(EXACT_MJ * share, rel=1e-6)
+    assert says in row.source
+    assert f"{IDLE_MW * share:.1f} mW idle" in row.source
+
+
+def test_a_rail_that_the_phone_does_not_have_leaves_no_figure(job: Job, tmp_path: Path) -> None:
+    """Without it the sum would be a smaller figure that nobody asked for."""
+    phone = ScriptedPhone(answers={"perfetto --txt": ShellResult(0, "4711\n")})
+    row, agent = measured(
+        phone, job, of_profile(tmp_path, "[S2M_VDD_CPUCL2, VDD_TPU, S2S_VDD_G3D]")
+    )
+    assert agent.windows == [], "a second's trace told it, not the minutes of the run"
+    assert any(words[:2] == ["rm", "-f"] for words in phone.said)
+    assert (row.status, row.samples) == (Status.UNAVAILABLE, ())
+    assert "no power rail S2S_VDD_G3D, VDD_TPU (energy.rails of the profile)" in row.reason
+    assert row.reason.endswith("there are: " + ", ".join(sorted(SHARES)))
+
+
+def test_a_glance_that_tells_of_no_rails_decides_nothing(job: Job, tmp_path: Path) -> None:
+    phone = ScriptedPhone(answers={"perfetto --txt": ShellResult(0, "4711\n")})
+    phone.files["pocketship-"] = lambda: b""
+    energy = of_profile(tmp_path, "[S1M_VDD_MIF]")
+    row, agent = measured(phone, job, energy)
+    assert len(agent.windows) == 1
+    assert "the trace has no power rails" in row.reason
 
 
 def test_rails_work_while_charging_and_batteries_do_not(job: Job) -> None:

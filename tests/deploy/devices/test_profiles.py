@@ -33,6 +33,12 @@ energy: {source: none, reason: not known}
 """
 
 
+def with_rails(rails: str) -> str:
+    return MINIMAL.replace(
+        "source: none, reason: not known", f"source: power_rails, rails: {rails}"
+    )
+
+
 @pytest.mark.parametrize("name", PHONES)
 def test_real_phones_are_recognised(name: str) -> None:
     found = profiles.match({"ro.product.cpu.abi": "arm64-v8a", **PHONES[name]})
@@ -110,6 +116,12 @@ def test_rules_match_whole_values(tmp_path: Path) -> None:
         (MINIMAL.replace("name: mine", "name: ../../etc"), "name"),
         (MINIMAL.replace("transport: adb", "transport: emulator"), "emulator"),
         (MINIMAL + "shell_timeout_s: 0\n", "time-outs"),
+        (MINIMAL.replace("reason:", "rails: [A], reason:"), "for source 'power_rails' only"),
+        (with_rails("[CPU, DDR, CPU]"), "energy.rails: 'CPU' appears twice"),
+        (with_rails("['']"), "'' is no name of a power rail"),
+        (with_rails(r'["C\tPU"]'), "'C PU' is no name of a power rail"),
+        (with_rails("CPU"), "energy.rails"),
+        (with_rails("[4]"), "energy.rails.0"),
         ("- a\n- b\n", "mapping"),
         ("!!python/object/apply:os.system ['true']\n", "not a YAML file"),
         ("[" * 5000, "not a YAML file"),
