@@ -32,6 +32,7 @@ from deploy.errors import (
 )
 from deploy.report import exact, paired, runs, stats
 from deploy.report.budgets import CASE, PARITY, deterministic, judge_parity
+from deploy.report.certificates import detectable
 from deploy.types import (
     Certificate,
     GateRules,
@@ -167,7 +168,7 @@ class _Look:
                 if row.metric is metric:
                     if row.pairs == self.rules.pairs:
                         return row.mde
-                    return paired.detectable(row.log_ratios, self.rules.pairs)
+                    return detectable(row.log_ratios, self.rules.pairs)
         return None
 
 

@@ -166,6 +166,14 @@ def test_a_certificate_for_another_number_of_pairs_is_reckoned_anew():
     assert verdict.paired.mde == pytest.approx(math.expm1(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-5])
+def test_a_certificate_without_a_spread_does_not_say_that_nothing_is_too_small_to_see(spread):
+    """Log ratios that are all but equal come of a coarse clock: 0.1 % is the least believed."""
+    verdict = primary(QUIET, QUIET, certificates=[certificate(spread, pairs=20)])
+    expected = (2.5931 + 1.3634) * 0.001 * math.sqrt(math.pi / 2 / 12)
+    assert verdict.paired.mde == pytest.approx(math.expm1(expected), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
