@@ -96,6 +96,12 @@ def is_exact(metric: Metric, tier: Tier, rules: GateRules) -> bool:
     return wanted and deterministic(metric, tier)
 
 
+def repeats_within(metric: str, value: float) -> float:
+    """By how much a figure of the same file may come out apart: 0 for all that is not counted."""
+    jitter = JITTER.get(metric, 0.0)
+    return max(jitter, abs(value) * ALLOWED.get(metric, 0.0)) if jitter else 0.0
+
+
 def files(base: Side, head: Side, rules: GateRules) -> Iterator[Verdict]:
     """Bytes, partitions, delegated share, MACs and planned memory of every artifact of a side.
 
