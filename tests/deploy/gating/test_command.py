@@ -162,6 +162,8 @@ def test_pairs_go_in_abba_order_and_an_aa_says_so(
     assert "the same file on both sides (A/A)" in answer.out
     assert "6 pairs of sessions" in answer.out
     assert len(list((tmp_path / "reports/gate/latest/sessions").iterdir())) == 12
+    # docs/history.md says why: alternating sessions are no points of a branch's series.
+    assert not list(tmp_path.rglob("*.sqlite"))
 
 
 @pytest.mark.slow
