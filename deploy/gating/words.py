@@ -60,11 +60,18 @@ def headline(report: GateReport) -> str:
         meaning = "head does not compute what its program computes"
     elif not report.verdicts:
         meaning = "nothing was judged"
+    if report.outcome is Outcome.PASS and (agreed := [v for v in report.verdicts if v.accepted]):
+        meaning = f"what is worse was accepted on purpose: {_first(agreed)}"
     deciding = [v for v in report.verdicts if v.outcome is report.outcome]
     if report.outcome is not Outcome.PASS and deciding:
-        more = f" and {len(deciding) - 1} more" if len(deciding) > 1 else ""
-        meaning += f": {plain(deciding[0].subject)}: {plain(deciding[0].metric)}{more}"
+        meaning += f": {_first(deciding)}"
     return f"{report.outcome}: {meaning}. Exit code {report.exit_code}."
+
+
+def _first(verdicts: Sequence[Verdict]) -> str:
+    """The first one's subject and metric, and how many more there are."""
+    more = f" and {len(verdicts) - 1} more" if len(verdicts) > 1 else ""
+    return f"{plain(verdicts[0].subject)}: {plain(verdicts[0].metric)}{more}"
 
 
 def _circumstances(report: GateReport) -> list[str]:

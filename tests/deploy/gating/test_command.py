@@ -73,6 +73,7 @@ def test_a_larger_file_is_a_regression_and_a_smaller_one_an_improvement(
     assert report_of(better).exit_code == 0
     allowed = call("gate", files[small], files[large], "--accepted", accepted_bytes(tmp_path))
     assert allowed.code == 0, allowed.out
+    assert allowed.out.startswith("PASS: what is worse was accepted on purpose: model.onnx: bytes.")
     assert "in force: *: bytes may come to 99x" in allowed.out
 
 

@@ -376,5 +376,17 @@ def test_the_worst_verdict_sets_the_exit_code_in_any_order(present):
     assert decide(made) == decide(made[::-1]) == Decision(outcome, code)
 
 
+def test_what_is_worse_on_purpose_leaves_no_improvement_of_the_whole():
+    """Else `--improved-exit-code` and a headline would praise a model that is 64 % more work."""
+    made = [
+        Verdict(outcome=o, subject="x", metric=m, value=1, limit=1, source="", accepted=who)
+        for m, o, who in (("macs", Outcome.PASS, "Ada"), ("bytes", Outcome.IMPROVED, ""))
+    ]
+    assert decide(made) == decide(made[::-1]) == Decision(Outcome.PASS, 0)
+    assert decide(made[1:]) == Decision(Outcome.IMPROVED, 0)
+    worse = made[1].model_copy(update={"outcome": Outcome.REGRESSED})
+    assert decide([*made, worse]) == Decision(Outcome.REGRESSED, 8)
+
+
 def test_nothing_judged_is_a_pass():
     assert decide(()) == Decision(Outcome.PASS, 0)
