@@ -21,9 +21,9 @@ from deploy.emulator import machine
 from deploy.errors import ConfigError, PocketshipError
 from deploy.files import write_text
 from deploy.harness import bundle
-from deploy.report import schema as report_schema
 from deploy.report import words
 from deploy.report.pages import run as pages
+from deploy.report.schema import schema_text
 from deploy.types import Progress, Report
 from deploy.workspace import RunFolder
 
@@ -235,8 +235,12 @@ def init(path: Path) -> None:
 
 
 def schema(of: str) -> str:
-    """JSON Schema of ``pipeline`` files or of the ``report``."""
-    kinds = {"pipeline": config.json_schema, "report": report_schema.schema_text}
+    """JSON Schema of ``pipeline`` files, of a ``report`` or of a ``gate``'s."""
+    kinds: dict[str, Callable[[], str]] = {
+        "pipeline": config.json_schema,
+        "report": lambda: schema_text("report"),
+        "gate": lambda: schema_text("gate"),
+    }
     if of not in kinds:
         raise ConfigError(f"no schema of '{of}'", hint=f"Choose one of: {', '.join(kinds)}.")
     return kinds[of]()

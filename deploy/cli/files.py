@@ -36,9 +36,9 @@ def init(
 
 @commands.command()
 def schema(
-    of: Annotated[str, typer.Option("--of", help="pipeline or report.")] = "pipeline",
+    of: Annotated[str, typer.Option("--of", help="pipeline, report or gate.")] = "pipeline",
 ) -> None:
-    """Print the JSON Schema of pipeline files, or of report.json."""
+    """Print the JSON Schema of pipeline files, of report.json, or of gate.json."""
     with session("schema") as ui:
         from deploy import commands
 

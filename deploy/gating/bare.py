@@ -1,7 +1,8 @@
 """Model files without a manifest: what can be known of them by looking.
 
 The native runner of this machine is asked for the inputs and outputs, as a device would be; who
-made the file, of what, and what was delegated stays unknown and is said to be.
+made the file, of what, and what was delegated stays unknown and is said to be. How much memory a
+``.pte`` plans it says itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from deploy.bench.runner import BACKENDS, interpret_exit
 from deploy.errors import ConfigError, ExportError
+from deploy.export.planned_memory import planned_bytes
 from deploy.files import tree_digest
 from deploy.harness import bundle, native_abi
 from deploy.types import Artifact, Format, Placement, Progress, Status, TensorSpec
@@ -40,6 +42,7 @@ def described(path: Path, progress: Progress) -> Artifact:
     file_format = SUFFIXES[path.suffix]
     inputs, outputs = _specs(path, BACKENDS[file_format], progress)
     digest, size = tree_digest(path)
+    planned, no_plan = planned_bytes(path, file_format)
     return Artifact(
         name=f"{path.stem}.{file_format}",
         variant=path.stem,
@@ -52,6 +55,9 @@ def described(path: Path, progress: Progress) -> Artifact:
         source_sha256="",
         tools={},
         placement=UNKNOWN_PLACEMENT,
+        planned_bytes=planned,
+        unknown={"macs": UNKNOWN_PLACEMENT.reason}
+        | ({"planned_bytes": no_plan} if no_plan else {}),
     )
 
 

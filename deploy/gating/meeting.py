@@ -59,8 +59,8 @@ class Meeting:
         ]
         if unplaced:
             told.append(
-                f"{', '.join(unplaced)}: without a manifest on a side, so partitions and "
-                "the delegated share are not compared"
+                f"{', '.join(unplaced)}: without a manifest on a side, so partitions, the "
+                "delegated share and MACs are not compared"
             )
         unverified = [
             name for name in self.names if name not in {row.artifact for row in self.head.parity}
@@ -117,7 +117,7 @@ def _of_history(base: Version, head: Version) -> Meeting:
 
 
 def _placed_alike(meeting: Meeting) -> Meeting:
-    """Where one side's placement is unknown because its file came bare, the other's is left out."""
+    """What is unknown of one side because its file came bare, is left out of the other, too."""
     bare = {
         name
         for name in meeting.names
@@ -126,7 +126,13 @@ def _placed_alike(meeting: Meeting) -> Meeting:
 
     def without(version: Version) -> Version:
         artifacts = tuple(
-            artifact.model_copy(update={"placement": UNKNOWN_PLACEMENT})
+            artifact.model_copy(
+                update={
+                    "placement": UNKNOWN_PLACEMENT,
+                    "macs": None,
+                    "unknown": {**artifact.unknown, "macs": UNKNOWN_PLACEMENT.reason},
+                }
+            )
             if artifact.name in bare
             else artifact
             for artifact in version.side.artifacts

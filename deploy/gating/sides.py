@@ -173,8 +173,12 @@ def _revision(wish: Wish, name: str, progress: Progress) -> Version:
 
 
 def _made_by(pipeline: Path) -> str:
-    """A name for what this pipeline file and these tools make: other tools make other files."""
-    content = json.dumps([pipeline.as_posix(), provenance.tools()], sort_keys=True)
+    """A name for what this pipeline file and these tools make: other tools make other files.
+
+    So does a pocketship whose manifests say more: what they say is compared.
+    """
+    noted = sorted(Artifact.model_fields)
+    content = json.dumps([pipeline.as_posix(), provenance.tools(), noted], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deploy.report import figures, gate
+from deploy.report.certificates import detectable
 from deploy.report.tables import plain, why
-from deploy.types import GateReport, Outcome, Side, Tier, Verdict
+from deploy.types import Certificate, GateReport, Outcome, Side, Tier, Verdict
 
 _ORDER = (
     Outcome.REGRESSED,
@@ -34,6 +35,7 @@ _TIER = {
 def lines(report: GateReport, notes: Sequence[str]) -> tuple[str, ...]:
     """The report in plain text, a line each, ready to print (no markup in it)."""
     told = [headline(report), *(f"  {line}" for line in _circumstances(report))]
+    told += [f"  {_noise(one, report.rules.pairs)}" for one in report.certificates]
     shown = sorted(report.verdicts, key=_weight)
     told += [f"  {line}" for line in (sentence(verdict) for verdict in shown[:_LINES])]
     if len(shown) > _LINES:
@@ -58,11 +60,18 @@ def headline(report: GateReport) -> str:
         meaning = "head does not compute what its program computes"
     elif not report.verdicts:
         meaning = "nothing was judged"
+    if report.outcome is Outcome.PASS and (agreed := [v for v in report.verdicts if v.accepted]):
+        meaning = f"what is worse was accepted on purpose: {_first(agreed)}"
     deciding = [v for v in report.verdicts if v.outcome is report.outcome]
     if report.outcome is not Outcome.PASS and deciding:
-        more = f" and {len(deciding) - 1} more" if len(deciding) > 1 else ""
-        meaning += f": {plain(deciding[0].subject)}: {plain(deciding[0].metric)}{more}"
+        meaning += f": {_first(deciding)}"
     return f"{report.outcome}: {meaning}. Exit code {report.exit_code}."
+
+
+def _first(verdicts: Sequence[Verdict]) -> str:
+    """The first one's subject and metric, and how many more there are."""
+    more = f" and {len(verdicts) - 1} more" if len(verdicts) > 1 else ""
+    return f"{plain(verdicts[0].subject)}: {plain(verdicts[0].metric)}{more}"
 
 
 def _circumstances(report: GateReport) -> list[str]:
@@ -77,6 +86,20 @@ def _circumstances(report: GateReport) -> list[str]:
     if report.base.kind == "history" or stored:
         how = "base was measured at another time: weaker evidence than pairs in one go"
     return [sides, f"{name} ({_TIER.get(tier, tier)}); {how}"]
+
+
+def _noise(certificate: Certificate, pairs: int) -> str:
+    """Which certificate holds, and what it says that a gate of so many pairs can tell apart."""
+    seen = []
+    for one in certificate.figures:
+        mde = detectable(one.log_ratios, pairs)
+        if mde is not None:
+            seen.append(f"{one.metric} {100 * mde:.2g} %")
+    of = f"{certificate.format}, {figures.threads(certificate.threads)}"
+    return (
+        f"noise certificate of {plain(certificate.created_utc[:10])} ({of}): can tell apart "
+        f"{', '.join(seen) or 'nothing'}"
+    )
 
 
 def _side(side: Side) -> str:

@@ -21,6 +21,7 @@ from pydantic import ValidationError, field_validator
 from deploy import strict_yaml
 from deploy.errors import ConfigError
 from deploy.files import write_text
+from deploy.report import exact
 from deploy.types import Acceptance, Model, Outcome, Verdict
 
 FILE_NAME = "pocketship-accepted.yaml"
@@ -214,7 +215,8 @@ def proposals(
     """Entries that let the REGRESSED verdicts pass, and what cannot be accepted with the reason.
 
     ``up_to`` is the far end of the interval where the figure is noisy (measuring the same change
-    again gives another estimate), else the change itself, rounded outwards to four digits.
+    again gives another estimate), else the change itself, of counted instructions with what a count
+    varies by (:data:`deploy.report.exact.JITTER`); rounded outwards to four digits.
     ``subject`` (with wildcards) and ``metric`` choose among the verdicts. Raises ``ConfigError``
     for an entry that ends before it begins, or without a reason or a name.
     """
@@ -259,6 +261,9 @@ def _entry(**values: object) -> Acceptance:
 
 def _outwards(verdict: Verdict, change: float) -> float:
     low, high = verdict.paired.interval if verdict.paired else (change, change)
+    if verdict.paired is None and verdict.base_value:
+        # Counted again, the same change may come to a little more.
+        high += exact.repeats_within(verdict.metric, verdict.base_value) / verdict.base_value
     falls = change < 1
     far = min(low, change) if falls else max(high, change)
     rounding = decimal.ROUND_FLOOR if falls else decimal.ROUND_CEILING

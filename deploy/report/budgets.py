@@ -1,7 +1,8 @@
 """Budgets: upper limits that one run's own figures are held to, and its parity.
 
-A deterministic figure (bytes, partitions, instructions counted by the emulator, difference of
-outputs) is held to its limit exactly; of a noisy one the median is, and the verdict says so.
+A deterministic figure (bytes, partitions, MACs, planned memory, instructions counted by the
+emulator, difference of outputs) is held to its limit exactly; of a noisy one the median is, and the
+verdict says so.
 Nothing here is a statistical test, and nothing is compared with another run: that is
 :mod:`deploy.report.gate`, which also says what the verdicts come to.
 """
@@ -151,14 +152,10 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _judge_artifact(artifact: Artifact, budget: Budget, source: str) -> Verdict:
-    if budget.metric == "bytes":
-        value: int | None = artifact.bytes
-    else:
-        value = artifact.placement.partitions
+    value, why = artifact.figure(budget.metric)
     if value is None:
-        why = artifact.placement.reason or "the exporter did not say"
         return _invalid(artifact.name, budget.metric, f"unknown: {why}", budget.max, source)
-    return _held(artifact.name, budget.metric, float(value), budget.max, source=source, how="exact")
+    return _held(artifact.name, budget.metric, value, budget.max, source=source, how="exact")
 
 
 def says_nothing(case: Case, metric: Metric) -> bool:

@@ -24,6 +24,8 @@ UNITS: dict[str, str] = {
     Metric.TASK_METRIC_DROP: "",
     Metric.OUTPUT_MAX_ABS_DIFF: "",
     "bytes": "bytes",
+    "macs": "MACs",
+    "planned_bytes": "bytes",
 }
 """Unit of each metric, as it stands in table headers; empty where there is none."""
 
@@ -45,10 +47,12 @@ TITLES: dict[str, str] = {
     Metric.TASK_METRIC_DROP: "Worse than here by",
     Metric.OUTPUT_MAX_ABS_DIFF: "Largest difference of outputs",
     "bytes": "File",
+    "macs": "Multiply-accumulates",
+    "planned_bytes": "Planned memory",
 }
 """What each metric is called in table headers."""
 
-_WHOLE = frozenset({"instructions", "KiB", "bytes"})
+_WHOLE = frozenset({"instructions", "KiB", "bytes", "MACs"})
 
 
 def title(metric: str) -> str:

@@ -32,6 +32,7 @@ from deploy.errors import (
 )
 from deploy.report import exact, paired, runs, stats
 from deploy.report.budgets import CASE, PARITY, deterministic, judge_parity
+from deploy.report.certificates import detectable
 from deploy.types import (
     Certificate,
     GateRules,
@@ -68,7 +69,8 @@ class Decision(NamedTuple):
 def decide(found: Sequence[Verdict]) -> Decision:
     """The outcome and exit code of a run, by the precedence at the top of this module.
 
-    A secondary metric that is missing or undecided is in the report and does not count here.
+    A secondary metric that is missing or undecided is in the report and does not count here. Where
+    something worse was accepted on purpose, nothing makes the whole an improvement.
     """
     outcomes = {
         verdict.outcome
@@ -85,6 +87,8 @@ def decide(found: Sequence[Verdict]) -> Decision:
         (Outcome.IMPROVED, EXIT_OK),
     ):
         if outcome in outcomes:
+            if outcome is Outcome.IMPROVED and any(verdict.accepted for verdict in found):
+                break
             return Decision(outcome, code)
     return Decision(Outcome.PASS, EXIT_OK)
 
@@ -167,7 +171,7 @@ class _Look:
                 if row.metric is metric:
                     if row.pairs == self.rules.pairs:
                         return row.mde
-                    return paired.detectable(row.log_ratios, self.rules.pairs)
+                    return detectable(row.log_ratios, self.rules.pairs)
         return None
 
 

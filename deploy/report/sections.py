@@ -62,6 +62,8 @@ def artifacts(report: Report) -> Table | None:
             Column("Bytes", number=True, tier=_HOST),
             Column("SHA-256"),
             Column("Delegated", number=True, tier=_HOST),
+            Column("MACs", number=True, tier=_HOST),
+            Column("Planned memory, bytes", number=True, tier=_HOST),
             Column("Inputs → outputs"),
             Column("Made with"),
         ),
@@ -75,6 +77,8 @@ def _artifact_row(artifact: Artifact) -> tuple[Cell, ...]:
         Cell(figures.count(artifact.bytes)),
         name(artifact.sha256[:12]),
         _placement(artifact),
+        _counted(artifact, "macs"),
+        _counted(artifact, "planned_bytes"),
         Cell(_cut(f"{_specs(artifact.inputs)} → {_specs(artifact.outputs)}", 200)),
         Cell(plain(", ".join(f"{k} {v}" for k, v in sorted(artifact.tools.items()))) or "unknown"),
     )
@@ -90,6 +94,11 @@ def _placement(artifact: Artifact) -> Cell:
     if place.partitions is not None:
         parts.append(f"{place.partitions} partition{'' if place.partitions == 1 else 's'}")
     return Cell(figures.share(place.delegated_share), ", ".join(parts))
+
+
+def _counted(artifact: Artifact, metric: str) -> Cell:
+    value, why = artifact.figure(metric)
+    return missing("unknown", why) if value is None else Cell(figures.count(value))
 
 
 def _specs(specs: Iterable[TensorSpec]) -> str:

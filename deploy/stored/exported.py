@@ -9,10 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from compress.capture import load_program
+from compress.judgement.macs import count_macs
 from deploy import __version__, workspace
 from deploy.errors import ConfigError
 from deploy.export.options import Target, Written
 from deploy.export.parallel import Request
+from deploy.export.planned_memory import planned_bytes
 from deploy.files import sha256, tree_digest
 from deploy.stored.compressed import kept_steps
 from deploy.types import (
@@ -73,6 +75,12 @@ def described(
 ) -> Artifact:
     """What is known of a file that an exporter wrote of ``program``, which lies at ``source``."""
     digest, size = tree_digest(written.path)
+    macs = count_macs(program)
+    planned, no_plan = planned_bytes(written.path, written.format)
+    unknown = {
+        "macs": "" if macs.total is not None else f"nobody counts {', '.join(macs.unknown)}",
+        "planned_bytes": no_plan,
+    }
     return Artifact(
         name=f"{variant}.{written.format}",
         variant=variant,
@@ -86,6 +94,9 @@ def described(
         tools={"pocketship": __version__, **written.tools},
         recipe=recipe,
         placement=written.placement,
+        macs=macs.total,
+        planned_bytes=planned,
+        unknown={field: why for field, why in unknown.items() if why},
     )
 
 

@@ -39,6 +39,10 @@ class Artifact(Model):
 
     ``name`` is ``<variant>.<format>``; ``path`` is relative to the manifest's folder; ``bytes`` and
     ``sha256`` cover a whole folder (``.mlpackage``) as :func:`deploy.files.tree_digest` says.
+    ``macs`` are the multiply-accumulates of one inference of the program that the file was made of;
+    ``planned_bytes`` the buffers that the file's own memory plan asks its runtime for. A None of
+    these two has its reason in ``unknown[field]``; where that is missing, an older pocketship made
+    the file.
     """
 
     name: str
@@ -53,6 +57,26 @@ class Artifact(Model):
     tools: dict[str, str]
     recipe: tuple[dict[str, Any], ...] = ()
     placement: Placement
+    macs: int | None = Field(default=None, ge=0)
+    planned_bytes: int | None = Field(default=None, ge=0)
+    unknown: dict[str, str] = Field(default_factory=dict)
+
+    def figure(self, metric: str) -> tuple[float | None, str]:
+        """A deterministic figure of the file, or None with the reason why nobody knows it.
+
+        ``metric`` is one of :data:`deploy.types.ARTIFACT_METRICS`, or ``delegated_share``.
+        """
+        if metric == "bytes":
+            return float(self.bytes), ""
+        if metric in ("partitions", "delegated_share"):
+            value: float | None = getattr(self.placement, metric)
+            why = self.placement.reason or "the exporter did not say"
+        elif metric in ("macs", "planned_bytes"):
+            value = getattr(self, metric)
+            why = self.unknown.get(metric) or "its manifest is of before this was noted"
+        else:
+            raise ValueError(f"{metric!r} is no figure of a file")
+        return (None, why) if value is None else (float(value), "")
 
 
 class Parity(Model):

@@ -71,7 +71,8 @@ class DeviceProfile(Model):
 
     ``match`` maps Android property names to regular expressions that must match whole values; all
     must match. ``timeouts`` are wall seconds on this machine. ``budgets`` are upper limits by
-    metric: of each case on the device, and of files (``bytes``, ``partitions``) that run there.
+    metric: of each case on the device, and of files (``bytes``, ``partitions``, ``macs``,
+    ``planned_bytes``) that run there.
     """
 
     name: str
@@ -90,7 +91,8 @@ class DeviceProfile(Model):
     shell_timeout_s: float = 30.0
     case_timeout_s: float = 600.0
     budgets: dict[
-        Literal["bytes", "partitions"] | Metric, Annotated[float, Field(ge=0, allow_inf_nan=False)]
+        Literal["bytes", "partitions", "macs", "planned_bytes"] | Metric,
+        Annotated[float, Field(ge=0, allow_inf_nan=False)],
     ] = Field(default_factory=dict)
     tested_on: str = ""
 

@@ -85,7 +85,7 @@ class Verdict(Model):
         )
 
 
-ARTIFACT_METRICS = ("bytes", "partitions")
+ARTIFACT_METRICS = ("bytes", "partitions", "macs", "planned_bytes")
 """What a budget can limit of an artifact's file; every other metric is a case's."""
 
 

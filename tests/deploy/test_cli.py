@@ -140,7 +140,7 @@ def test_init_where_nothing_can_be_written(call: Call, tmp_path: Path) -> None:
     assert "cannot be written" in answer.last
 
 
-@pytest.mark.parametrize("of", ["pipeline", "report"])
+@pytest.mark.parametrize("of", ["pipeline", "report", "gate"])
 def test_schema_is_a_schema(call: Call, of: str) -> None:
     answer = call("schema", "--of", of)
     assert answer.code == 0
@@ -151,7 +151,7 @@ def test_schema_is_a_schema(call: Call, of: str) -> None:
 def test_schema_of_something_else(call: Call) -> None:
     answer = call("schema", "--of", "poem")
     assert answer.code == 2
-    assert "no schema of 'poem'. Choose one of: pipeline, report." in answer.last
+    assert "no schema of 'poem'. Choose one of: pipeline, report, gate." in answer.last
 
 
 def test_doctor_says_each_thing_and_as_json_the_same(call: Call) -> None:

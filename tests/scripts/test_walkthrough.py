@@ -43,7 +43,7 @@ def test_the_prose_of_the_page_is_the_scripts(page: str) -> None:
 
 def test_the_page_goes_from_red_to_green(page: str) -> None:
     found = blocks(page)
-    red, green = (block for block in found if block.startswith(f"$ {walkthrough.GATE}"))
+    red, green, *_ = (block for block in found if block.startswith(f"$ {walkthrough.GATE}\n"))
     assert "\nREGRESSED: head is worse than base" in red
     assert red.endswith("$ echo $?\n8\n")
     assert re.search(r"REGRESSED +int8\.executorch@emulated-arm64/t1: instructions: \d", red)
@@ -54,13 +54,37 @@ def test_the_page_goes_from_red_to_green(page: str) -> None:
     assert any(block.count("::error title=REGRESSED") == worse for block in found)
 
 
+def test_a_wanted_change_is_red_then_accepted_and_red_again_when_that_is_over(page: str) -> None:
+    found = blocks(page)
+    _, _, red = (block for block in found if block.startswith(f"$ {walkthrough.GATE}\n"))
+    worse = set(re.findall(r"^  REGRESSED +(\S+: \w+):", red, re.M))
+    assert {line.split()[1] for line in worse} >= {"instructions", "bytes", "macs"}
+    file, accepted, over = found[-3:]
+    # One entry for each, and with them the same gate is green, and says under which.
+    assert len(re.findall(r"^  - subject:", file, re.M)) == len(worse)
+    assert "\nPASS: what is worse was accepted on purpose: " in accepted
+    assert " Exit code 0." in accepted
+    assert "REGRESSED" not in accepted
+    assert "echo $?" not in accepted
+    for line in worse:
+        assert re.search(
+            rf"^  PASS +{re.escape(line)}: .*: accepted: up to .* by A Coll", accepted, re.M
+        )
+        assert re.search(rf"^  in force: {re.escape(line)} may come to ", accepted, re.M)
+    # Nothing of it holds when its last day is over.
+    assert "\nREGRESSED: head is worse than base" in over
+    assert over.endswith("$ echo $?\n8\n")
+    assert over.count("what A Colleague accepted ended on 2025-12-31") >= 2
+    assert "in force" not in over
+
+
 def test_the_diffs_are_those_of_the_example(page: str, tmp_path: Path) -> None:
     """Git makes them again, from the example's files as they are now."""
     here = walkthrough.repository(tmp_path)
     model = here / walkthrough.MODEL
     found = [block for block in blocks(page) if block.startswith("diff --git")]
     for part in walkthrough.PARTS:
-        if isinstance(part, Edit):
+        if isinstance(part, Edit) and part.file == walkthrough.MODEL:
             model.write_text(part.change(model.read_text()))
             words = next(p.words for p in walkthrough.PARTS if isinstance(p, Command)).split()
             done = subprocess.run(
@@ -104,6 +128,11 @@ def test_what_varies_is_left_out(tmp_path: Path) -> None:
         "  354,592 → 354,592 instructions: exact: the same\n"
         "354,584.5 instructions; 24,368 → 27,696 bytes\n"
         "index ea16626..92b5c79 100644\n"
+        "a/t1 instructions: up to 1.873 x of base accepted by A\n"
+        "in force: a/t1: instructions may come to 1.873x until 2099-12-31\n"
+        "a bytes: up to 1.407 x of base accepted by A\n"
+        "    metric: instructions\n    up_to: 1.873\n"
+        "    metric: bytes\n    up_to: 1.407\n"
     )
     assert walkthrough.scrubbed(text, tmp_path) == (
         "Report: reports/gate/.../index.html\n"
@@ -112,4 +141,9 @@ def test_what_varies_is_left_out(tmp_path: Path) -> None:
         "  354,xxx → 354,xxx instructions: exact: ±0.0x %, 12,000 instructions are let pass\n"
         "  354,xxx → 354,xxx instructions: exact: ±0.0x %, 12,000 instructions are let pass\n"
         "354,xxx instructions; 24,368 → 27,696 bytes\n"
+        "a/t1 instructions: up to 1.8xx x of base accepted by A\n"
+        "in force: a/t1: instructions may come to 1.8xxx until 2099-12-31\n"
+        "a bytes: up to 1.407 x of base accepted by A\n"
+        "    metric: instructions\n    up_to: 1.8xx\n"
+        "    metric: bytes\n    up_to: 1.407\n"
     )

@@ -11,9 +11,19 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 
+from deploy.report.figures import UNITS
 from deploy.report.formats.judged import FILES, Line, Shown, judged
 from deploy.report.tables import plain
-from deploy.types import Artifact, DeviceRun, GateReport, Measurement, Report, Status, Tier
+from deploy.types import (
+    ARTIFACT_METRICS,
+    Artifact,
+    DeviceRun,
+    GateReport,
+    Measurement,
+    Report,
+    Status,
+    Tier,
+)
 
 COLUMNS = (
     *("kind", "name", "run_id", "created_utc", "base", "head", "base_commit", "commit"),
@@ -70,7 +80,7 @@ def _rows(report: Report | GateReport) -> Iterator[Row]:
     runs = {run.profile.name: run for run in shown.devices}
     for side, artifact in files:
         yield from _of_file(common | {"side": side}, artifact, lines)
-    used: set[tuple[str, str]] = {(a.name, m) for _, a in files for m in ("bytes", "partitions")}
+    used: set[tuple[str, str]] = {(a.name, m) for _, a in files for m in ARTIFACT_METRICS}
     for one in shown.cases:
         case = one.case
         about = _about_case(one, by_content.get((case.artifact, case.artifact_sha256)), runs)
@@ -93,13 +103,13 @@ def _rows(report: Report | GateReport) -> Iterator[Row]:
 def _of_file(
     common: Row, artifact: Artifact, lines: Mapping[tuple[str, str], Line]
 ) -> Iterator[Row]:
-    figures = {"bytes": artifact.bytes, "partitions": artifact.placement.partitions}
-    for metric, value in figures.items():
-        why = artifact.placement.reason or "the exporter did not say"
+    for metric in ARTIFACT_METRICS:
+        known, why = artifact.figure(metric)
+        value = None if known is None else int(known)
         yield (
             common
             | _about_file(artifact)
-            | {"tier": str(Tier.HOST), "metric": metric, "unit": metric}
+            | {"tier": str(Tier.HOST), "metric": metric, "unit": UNITS.get(metric, metric)}
             | {"status": str(Status.UNAVAILABLE), "reason": why, "samples": 0}
             | ({"status": str(Status.OK), "reason": ""} if value is not None else {})
             | ({"samples": 1, "median": value} if value is not None else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.report import store
+from deploy.report import certificate_files, store
 from deploy.types import GateReport, Outcome
 from tests.deploy.conftest import ROOT, Answer, FinishedRun, command, environment
 from tests.deploy.native_adbd import NativeAdbd, hide_others, trusting
@@ -72,6 +73,7 @@ def test_a_larger_file_is_a_regression_and_a_smaller_one_an_improvement(
     assert report_of(better).exit_code == 0
     allowed = call("gate", files[small], files[large], "--accepted", accepted_bytes(tmp_path))
     assert allowed.code == 0, allowed.out
+    assert allowed.out.startswith("PASS: what is worse was accepted on purpose: model.onnx: bytes.")
     assert "in force: *: bytes may come to 99x" in allowed.out
 
 
@@ -161,6 +163,8 @@ def test_pairs_go_in_abba_order_and_an_aa_says_so(
     assert "the same file on both sides (A/A)" in answer.out
     assert "6 pairs of sessions" in answer.out
     assert len(list((tmp_path / "reports/gate/latest/sessions").iterdir())) == 12
+    # docs/history.md says why: alternating sessions are no points of a branch's series.
+    assert not list(tmp_path.rglob("*.sqlite"))
 
 
 @pytest.mark.slow
@@ -230,6 +234,91 @@ def test_kill_9_loses_no_session_and_resume_goes_on(finished: FinishedRun, tmp_p
     )
     assert again.returncode == 2
     assert "edited after it was written" in again.stderr
+
+
+@pytest.mark.soak
+def test_ctrl_c_while_it_measures_leaves_what_resume_finishes(
+    finished: FinishedRun, tmp_path: Path
+) -> None:
+    """To the whole process group, as a terminal sends it: the runner under way gets it too."""
+    words = ("gate", finished.root, finished.root, "--device", "host", *ONE, *CALM)
+    env = environment(POCKETSHIP_DATA=str(tmp_path / "data"))
+    process = subprocess.Popen(
+        command(*words),
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "pair 3, head" in line:
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    last = err.splitlines()[-1]
+    assert "interrupted. What is measured is kept; go on with: pocketship gate" in last
+    assert last.endswith("--resume")
+    assert "Traceback" not in err
+    assert out == ""
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # Nothing that it started lives on.
+    (root,) = (tmp_path / "reports/gate").iterdir()
+    kept = {path.name: path.read_bytes() for path in (root / "sessions").iterdir()}
+    assert 5 <= len(kept) < 12
+    assert not (root / "gate.json").exists()
+    assert [path for path in root.rglob(".*") if path.name != ".lock"] == []
+    # A session that Ctrl-C ended is no session: nothing of the model failed.
+    assert {json.loads(text)["session"]["case"]["status"] for text in kept.values()} == {"ok"}
+
+    done = subprocess.run(
+        command(*words, "--resume"), cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"going on with {root}" in done.stderr
+    report = store.load_gate(root)
+    assert [(s.pair, s.side) for s in report.sessions] == [
+        (pair, side)
+        for pair in range(6)
+        for side in (("base", "head") if pair % 2 == 0 else ("head", "base"))
+    ]
+    for name, content in kept.items():
+        assert (root / "sessions" / name).read_bytes() == content
+    assert len(list((root / "sessions").iterdir())) == 12
+
+
+@pytest.mark.slow
+def test_a_certificate_that_was_just_made_is_found_named_and_held_to(
+    finished: FinishedRun, call: Call, tmp_path: Path
+) -> None:
+    made = call(
+        *("calibrate", "host", finished.root, "--artifact", "fp32.executorch"),
+        *("--preset", "exact", "--pairs", "6"),
+    )
+    assert made.code == 0, made.err
+    (path,) = (tmp_path / "data" / "certificates").glob("*.json")
+    certificate = certificate_files.read(path)
+    answer = call("gate", finished.root, finished.root, "--device", "host", *ONE, *CALM)
+    assert answer.code == 0, answer.out + answer.err
+    report = report_of(answer)
+    assert report.certificates == (certificate,)
+    assert f"noise certificate of {certificate.created_utc[:10]} (executorch, 1 thread)" in (
+        answer.out
+    )
+    (primary,) = [v for v in report.verdicts if v.metric == "peak_rss_kib"]
+    (figure,) = [one for one in certificate.figures if one.metric == "peak_rss_kib"]
+    assert primary.paired is not None
+    assert primary.paired.mde == figure.mde
+    # Finer than its noise: refused before anything is measured. Another thread count is another.
+    fine = (*CALM[:3], "0.00001")
+    refused = call("gate", finished.root, finished.root, "--device", "host", *ONE, *fine)
+    assert refused.code == 2, refused.out
+    assert "cannot be told from noise here" in refused.last
+    assert f"certificate of {certificate.created_utc[:10]}" in refused.last
 
 
 # --- revisions and pipelines ----------------------------------------------------------------------

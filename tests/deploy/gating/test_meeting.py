@@ -93,8 +93,11 @@ def test_the_same_file_on_both_sides_is_said() -> None:
 
 def test_an_unknown_placement_of_one_side_is_none_of_either() -> None:
     bare = artifact("a.onnx", "b", placement=UNKNOWN_PLACEMENT)
-    meeting = meet(version(artifact("a.onnx")), version(bare), EVERYTHING)
-    assert meeting.base.artifact("a.onnx").placement.partitions is None
+    known = artifact("a.onnx").model_copy(update={"macs": 5, "planned_bytes": 64})
+    meeting = meet(version(known), version(bare), EVERYTHING)
+    base = meeting.base.artifact("a.onnx")
+    assert (base.placement.partitions, base.macs) == (None, None)
+    assert base.planned_bytes == 64  # A file says that itself.
     assert any("without a manifest" in note for note in meeting.notes())
 
 

@@ -10,7 +10,7 @@ import pytest
 from deploy.errors import ConfigError, ExportError, PocketshipError
 from deploy.gating import sides
 from deploy.gating.sides import Version, Wish
-from deploy.types import Format
+from deploy.types import Artifact, Format
 from tests.deploy.conftest import FinishedRun, hashes
 
 
@@ -83,12 +83,13 @@ def test_a_folder_of_artifacts_takes_manifests_and_asks_the_runner_for_bare_file
     finished: FinishedRun, tmp_path: Path
 ) -> None:
     there = finished.root / "artifacts"
-    for name in ("fp32.executorch.manifest.json", "fp32.pte", "int8.ort", "fp32.onnx"):
+    names = ("fp32.executorch.manifest.json", "fp32.pte", "int8.pte", "int8.ort", "fp32.onnx")
+    for name in names:
         shutil.copy(there / name, tmp_path)
     lines: list[str] = []
     found = find(tmp_path, tmp_path, lines)
     by_name = {a.name: a for a in found.side.artifacts}
-    assert set(by_name) == {"fp32.executorch", "int8.ort", "fp32.onnx"}
+    assert set(by_name) == {"fp32.executorch", "int8.executorch", "int8.ort", "fp32.onnx"}
     for name, made in by_name.items():
         told = hashes(finished.root)[name]
         assert made.sha256 == told
@@ -98,7 +99,14 @@ def test_a_folder_of_artifacts_takes_manifests_and_asks_the_runner_for_bare_file
     bare = by_name["int8.ort"].placement
     assert bare.partitions is None
     assert "without a manifest" in bare.reason
-    assert sum("has no manifest" in line for line in lines) == 2
+    # A .pte says itself what memory it plans; of its program nothing is known.
+    manifest = there / "int8.executorch.manifest.json"
+    noted = Artifact.model_validate_json(manifest.read_text())
+    assert noted.planned_bytes
+    assert by_name["int8.executorch"].figure("planned_bytes") == noted.figure("planned_bytes")
+    assert noted.macs == by_name["fp32.executorch"].macs
+    assert by_name["int8.executorch"].macs is None
+    assert sum("has no manifest" in line for line in lines) == 3
 
 
 def test_a_single_model_file_keeps_the_manifest_beside_it(

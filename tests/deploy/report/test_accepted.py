@@ -281,6 +281,18 @@ def test_proposals_let_exactly_these_verdicts_pass() -> None:
     assert in_force == made
 
 
+@pytest.mark.parametrize("base", [354_584.0, 84_664_336.0])
+def test_instructions_that_are_counted_again_stay_within_what_was_accepted(base: float) -> None:
+    """A small model's count moves by 3 % with a single interrupt."""
+    first = exact(base, base * 1.2, "instructions")
+    made, _ = accepted.proposals([first], **WHO)  # type: ignore[arg-type]
+    slack = max(12_000, 0.001 * base)
+    again = exact(base, base * 1.2 + 0.99 * slack, "instructions")
+    beyond = exact(base, base * 1.2 + 1.1 * slack, "instructions")
+    judged, _ = accepted.apply([again, beyond], made, TODAY)
+    assert [one.outcome for one in judged] == [Outcome.PASS, Outcome.REGRESSED]
+
+
 @settings(deadline=None)
 @given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6))
 def test_what_is_proposed_is_enough_and_hardly_more(base: float, head: float) -> None:

@@ -45,10 +45,23 @@ def test_instructions_of_a_real_phone_are_not_called_exact():
     assert "no statistical test" in verdict.reason
 
 
-@pytest.mark.parametrize(("metric", "limit"), [("bytes", INT8.bytes - 1), ("partitions", 0)])
-def test_a_file_is_held_to_its_budget(metric, limit):
-    (verdict,) = judge(budget("int8.*", metric, limit))
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [("bytes", INT8.bytes), ("partitions", 1), ("macs", 387_000_000), ("planned_bytes", 606_176)],
+)
+def test_a_file_is_held_to_its_budget(metric, value):
+    counted = INT8.model_copy(update={"macs": 387_000_000, "planned_bytes": 606_176})
+    (verdict,) = judge(budget("int8.*", metric, value - 1), artifacts=[counted])
     assert (verdict.outcome, verdict.subject) == (Outcome.REGRESSED, INT8.name)
+    (verdict,) = judge(budget("int8.*", metric, value), artifacts=[counted])
+    assert (verdict.outcome, verdict.value, verdict.reason) == (Outcome.PASS, value, "exact")
+
+
+@pytest.mark.parametrize("metric", ["macs", "planned_bytes"])
+def test_a_budget_on_what_an_older_manifest_does_not_say_is_invalid(metric):
+    (verdict,) = judge(budget("int8.*", metric, 10**12))
+    assert (verdict.outcome, verdict.value) == (Outcome.INVALID, None)
+    assert "of before this was noted" in verdict.reason
 
 
 def test_unknown_partitions_are_invalid_with_the_exporters_reason():

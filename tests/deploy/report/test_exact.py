@@ -63,6 +63,48 @@ def test_what_only_one_side_knows_is_invalid_and_what_none_knows_is_left_out():
     assert set(compare_files(blind, blind)) == {"bytes"}
 
 
+def counted_file(macs=390_000_000, planned=606_176, unknown=()):
+    changes = {"macs": macs, "planned_bytes": planned, "unknown": dict(unknown)}
+    return INT8.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric"),
+    [({"macs": 390_000_001}, "macs"), ({"planned": 606_240}, "planned_bytes")],
+)
+def test_an_extra_convolution_shows_in_macs_and_a_tensor_more_in_planned_memory(changes, metric):
+    found = compare_files(counted_file(), counted_file(**changes))
+    assert found[metric].outcome is Outcome.REGRESSED
+    assert {v.outcome for name, v in found.items() if name != metric} == {Outcome.PASS}
+    back = compare_files(counted_file(**changes), counted_file())
+    assert back[metric].outcome is Outcome.IMPROVED
+    let = compare_files(counted_file(), counted_file(**changes), allow={metric: 0.01})
+    assert let[metric].outcome is Outcome.PASS
+
+
+def test_a_base_of_an_older_pocketship_has_no_macs_and_that_is_said():
+    """Such a manifest has neither figure nor reason; every gate against it would fail else."""
+    found = compare_files(INT8, counted_file())
+    for metric in ("macs", "planned_bytes"):
+        verdict = found[metric]
+        assert (verdict.outcome, verdict.value) == (Outcome.PASS, None)
+        assert verdict.reason == (
+            "not compared: unknown of base: its manifest is of before this was noted"
+        )
+    assert set(compare_files(INT8, INT8)) == {"bytes", "partitions", "delegated_share"}
+
+
+def test_macs_that_nobody_counts_are_invalid_only_where_they_are_asked_for_by_name():
+    custom = counted_file(macs=None, unknown={"macs": "nobody counts my.operator"})
+    found = compare_files(counted_file(), custom)["macs"]
+    assert (found.outcome, found.reason) == (
+        Outcome.PASS,
+        "not compared: unknown of head: nobody counts my.operator",
+    )
+    asked = compare_files(counted_file(), custom, allow={"macs": 0.0})["macs"]
+    assert asked.outcome is Outcome.INVALID
+
+
 def test_artifacts_of_one_side_only_are_said():
     others = [artifact(name) for name in ("a", "b")]
     found = judge(side(INT8, *others), side(INT8), (), rules=GateRules())

@@ -166,6 +166,14 @@ def test_a_certificate_for_another_number_of_pairs_is_reckoned_anew():
     assert verdict.paired.mde == pytest.approx(math.expm1(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-5])
+def test_a_certificate_without_a_spread_does_not_say_that_nothing_is_too_small_to_see(spread):
+    """Log ratios that are all but equal come of a coarse clock: 0.1 % is the least believed."""
+    verdict = primary(QUIET, QUIET, certificates=[certificate(spread, pairs=20)])
+    expected = (2.5931 + 1.3634) * 0.001 * math.sqrt(math.pi / 2 / 12)
+    assert verdict.paired.mde == pytest.approx(math.expm1(expected), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -366,6 +374,18 @@ def test_the_worst_verdict_sets_the_exit_code_in_any_order(present):
     ]
     _, outcome, code = present[0]
     assert decide(made) == decide(made[::-1]) == Decision(outcome, code)
+
+
+def test_what_is_worse_on_purpose_leaves_no_improvement_of_the_whole():
+    """Else `--improved-exit-code` and a headline would praise a model that is 64 % more work."""
+    made = [
+        Verdict(outcome=o, subject="x", metric=m, value=1, limit=1, source="", accepted=who)
+        for m, o, who in (("macs", Outcome.PASS, "Ada"), ("bytes", Outcome.IMPROVED, ""))
+    ]
+    assert decide(made) == decide(made[::-1]) == Decision(Outcome.PASS, 0)
+    assert decide(made[1:]) == Decision(Outcome.IMPROVED, 0)
+    worse = made[1].model_copy(update={"outcome": Outcome.REGRESSED})
+    assert decide([*made, worse]) == Decision(Outcome.REGRESSED, 8)
 
 
 def test_nothing_judged_is_a_pass():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from deploy.report import render, tables, words
+from deploy.report import render, sections, tables, words
 from deploy.report.markdown import code, escape
 from deploy.report.pages import run as pages
 from deploy.report.pages import site
@@ -176,6 +176,16 @@ def absent_reasons(report: Report) -> set[str]:
         reasons |= {run.reason, run.profile.energy.reason}
         reasons |= set(run.info.unknown.values() if run.info else ())
     return {" ".join(reason.split()) for reason in reasons if reason}
+
+
+def test_macs_and_planned_memory_stand_in_the_table_of_files_or_the_reason_does():
+    counted = factory.artifact("int8", macs=387_246_080, unknown={"planned_bytes": "at its load"})
+    table = sections.artifacts(factory.report(artifacts=(counted,)))
+    titles = [column.title for column in table.columns]
+    (row,) = table.rows
+    assert row[titles.index("MACs")].text == "387,246,080"
+    plan = row[titles.index("Planned memory, bytes")]
+    assert (plan.text, plan.small) == ("unknown", "at its load")
 
 
 def test_each_table_of_the_page_has_a_caption_and_scoped_headers():

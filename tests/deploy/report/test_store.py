@@ -146,6 +146,19 @@ def test_the_seal_of_a_version_1_report_is_checked_as_it_was_made(tmp_path, old,
     assert "edited" in refused(path)
 
 
+def test_a_report_whose_artifacts_have_no_macs_yet_still_loads(written):
+    """Those of version 2 that were written before manifests had them."""
+    data = json.loads(written.read_text())
+    for one in data["artifacts"]:
+        for key in ("macs", "planned_bytes", "unknown"):
+            del one[key]
+    data["content_sha256"] = seal(data)
+    written.write_text(json.dumps(data))
+    for one in store.load(written).artifacts:
+        for metric in ("macs", "planned_bytes"):
+            assert one.figure(metric) == (None, "its manifest is of before this was noted")
+
+
 def test_two_reports_in_one_file_are_refused(written):
     written.write_text(written.read_text() * 2)
     assert "two files became one" in refused(written)

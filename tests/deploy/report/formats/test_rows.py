@@ -50,6 +50,20 @@ def test_files_and_what_was_judged_of_them():
     assert unknown["median"] == ""
 
 
+def test_macs_and_planned_memory_stand_beside_the_bytes_or_say_why_not():
+    counted = factory.artifact(
+        "int8", macs=387_000_000, unknown={"planned_bytes": "planned at load"}
+    )
+    rows = {row["metric"]: row for row in read(factory.report(artifacts=(counted,), cases=()))}
+    assert (rows["macs"]["median"], rows["macs"]["unit"]) == ("387000000", "MACs")
+    plan = rows["planned_bytes"]
+    assert (plan["status"], plan["reason"], plan["median"]) == (
+        "unavailable",
+        "planned at load",
+        "",
+    )
+
+
 def test_every_verdict_is_in_some_row():
     for report in (factory.report(), gate_factory.gate_report()):
         rows = read(report)
