@@ -10,7 +10,6 @@ from itertools import chain, islice
 from pathlib import Path
 
 from deploy import provenance, workspace
-from deploy.config import PipelineConfig
 from deploy.console import Session
 from deploy.errors import ConfigError, PocketshipError
 from deploy.history import (
@@ -39,11 +38,6 @@ _FOLLOWED = (Metric.LATENCY_MS, Metric.INSTRUCTIONS, Metric.PEAK_RSS_KIB, Metric
 _POINTS_SHOWN = 100  # Of each trend on a report's page; `history changes` looks at more.
 _NUMBERS = frozenset({"threads", "n", "median", "mad", "mean", "p90", "min", "max", "low", "high"})
 _SHORT = frozenset({"commit", "artifact_sha256", "recipe_sha256", "device_sha256"})
-
-
-def check(config: PipelineConfig) -> None:
-    """``ConfigError`` where a run of this pipeline could not even name its history."""
-    address.chosen(config.history, config.reports, os.environ)
 
 
 def remember(report: Report, folder: RunFolder, progress: Progress) -> None:

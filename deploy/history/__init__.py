@@ -2,5 +2,5 @@
 
 ``database`` opens it, ``record`` adds a report, ``query`` finds figures, ``runs`` whole runs,
 ``trends`` makes series, ``changes`` looks for the points where one changed, ``table_files`` writes
-CSV and Parquet.
+CSV and Parquet. ``address`` and ``identity`` are light; everything else brings SQLAlchemy.
 """
