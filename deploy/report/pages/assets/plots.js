@@ -58,8 +58,8 @@
       const entries = data.filter((trace) => trace.showlegend !== false).length;
       if (width < NARROW) layout.height += 19 * Math.max(0, entries - 2);
     }
-    for (const key of ["xaxis", "yaxis", "xaxis2"]) {
-      if (figure.layout[key] || key !== "xaxis2") {
+    for (const key of ["xaxis", "yaxis", "xaxis2", "yaxis2"]) {
+      if (figure.layout[key] || !key.endsWith("2")) {
         const own = figure.layout[key] ?? {};
         layout[key] = { ...axis, ...own, title: { ...own.title, font: { color: of("soft"), size: 12 } } };
       }

@@ -34,6 +34,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gate.write(examples.gate(), folder / "gate")
     other = factory.report(run_id="20300102-120000")
     comparison.write(made, other, folder / "compare")
+    run.write(examples.sustained(), folder / "sustained")
     hostile = examples.hostile_report()
     run.write(hostile, folder / "hostile")
     twin = hostile.model_copy(update={"run_id": examples.HOSTILE[3]})
@@ -49,7 +50,7 @@ def watched(chromium: Any) -> Iterator[browser.Watched]:
 
 
 def pages(sites: Path) -> list[Path]:
-    names = ("run/*.html", "gate/*.html", "compare/*.html")
+    names = ("run/*.html", "gate/*.html", "compare/*.html", "sustained/device-*.html")
     return sorted(file for name in names for file in sites.glob(name))
 
 
@@ -282,6 +283,23 @@ def test_two_runs_are_drawn_side_by_side_and_their_names_are_text(
     assert watched.draw_all() >= 2
     assert page.title() != "owned"
     assert page.locator(".canvas a, .canvas b, main img, main iframe").count() == 0
-    legend = page.locator("#samples-latency_ms-device .legendtext").all_inner_texts()
+    legend = page.locator("#samples-latency_ms-device .legendtext").all_text_contents()
+    assert all(text.startswith(plain(examples.HOSTILE[0])[:20]) for text in legend), legend
     assert len(legend) == 2
+    assert watched.troubles == []
+
+
+def test_minutes_and_temperatures_stand_below_each_other(
+    watched: browser.Watched, sites: Path
+) -> None:
+    page = watched.open(sites / "sustained" / "device-test-phone.html")
+    watched.draw_all()
+    places = page.eval_on_selector_all(
+        "#minutes .scatterlayer",
+        "all => all.map(e => e.getBoundingClientRect()).map(box => [box.top, box.bottom])",
+    )
+    above, below = sorted(places)
+    assert above[1] < below[0]
+    titles = page.locator("#minutes :is(.xtitle, .ytitle, .y2title)").all_text_contents()
+    assert sorted(titles) == ["minutes", "ms", "°C"]
     assert watched.troubles == []
