@@ -197,7 +197,7 @@ class Change:
     commit_before: str
     before: float
     after: float
-    p_value: float
+    p_value: float | None
     with_it: tuple[str, ...] = ()
 
 
