@@ -73,6 +73,8 @@ def test_the_page_of_trends_shows_what_the_history_holds(finished: FinishedRun) 
     assert cases
     for case in cases:
         assert f"{case['artifact']}, {case['threads']} thread" in page
+    for of in report_of(finished.root)["artifacts"]:
+        assert f"{of['name']}, the file" in page
     # One run is no line yet.
     assert "a line needs two runs" in page
 

@@ -14,6 +14,7 @@ from deploy.types import GateReport, Measurement, Metric, Report, Tier
 FILE = "compare.html"
 _HIGHER_IS_BETTER = (Metric.TASK_METRIC,)
 _SAME = 0.005
+_OPEN_ROWS = 500  # A longer table is folded: laying it out is most of the time that a page takes.
 
 
 def write(left: Report, right: Report, folder: Path, *, gate: GateReport | None = None) -> Path:
@@ -47,6 +48,7 @@ def build(left: Report, right: Report, *, gate: GateReport | None = None) -> dic
         ratios=comparison_plots.ratios(pairs, judged, names) if pairs else [],
         samples=comparison_plots.distributions(pairs, names) if pairs else [],
         figures=_figures(pairs, names),
+        open_rows=_OPEN_ROWS,
         files=_files(left, right, names),
         only=[
             *(f"only {names[0]}: {text}" for text in _only(left, right)),

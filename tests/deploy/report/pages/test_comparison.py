@@ -201,3 +201,12 @@ def test_hostile_names_of_a_gate_are_text() -> None:
     page = comparison.build(left, right, gate=gate.model_copy(update={"base": side}))
     assert "<script>document" not in page["compare.html"]
     assert "&lt;script&gt;document" in page["compare.html"]
+
+
+@pytest.mark.parametrize(("cases", "folded"), [(500, False), (501, True)])
+def test_a_long_table_is_folded(cases: int, folded: bool) -> None:
+    some = [case(f"v{number}", 1.0) for number in range(cases)]
+    page = comparison.build(*runs(some, some))["compare.html"]
+    section = page[page.index('<section id="figures">') :]
+    assert section.count('<th role="rowheader"') >= cases
+    assert ("<details>" in section[: section.index("<table")]) is folded
