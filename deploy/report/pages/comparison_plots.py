@@ -41,7 +41,7 @@ _MARKS = {
 }
 
 Names = tuple[str, str]
-Sides = tuple[Pair, Measurement, Measurement]
+Sides = tuple[Pair, tuple[Measurement, Measurement]]
 
 
 # --- ratios ---------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ def distributions(pairs: Sequence[Pair], names: Names) -> list[Plot]:
     for metric in _DRAWN:
         for tier in Tier:
             rows = [
-                (pair, *sides)
+                (pair, sides)
                 for pair in pairs
                 if (sides := pair.measured(metric)) and sides[0].tier is tier
                 if all(len(side.samples) > 1 for side in sides)
@@ -215,7 +215,7 @@ def distributions(pairs: Sequence[Pair], names: Names) -> list[Plot]:
 
 
 def _distribution(metric: Metric, tier: Tier, rows: Sequence[Sides], names: Names) -> Plot:
-    told = [(pair, (summarize(a.samples), summarize(b.samples))) for pair, a, b in rows]
+    told = [(pair, (summarize(a.samples), summarize(b.samples))) for pair, (a, b) in rows]
     frames = []
     for words, page in in_pages(len(rows)):
         layout = {
@@ -225,11 +225,11 @@ def _distribution(metric: Metric, tier: Tier, rows: Sequence[Sides], names: Name
         }
         traces = []
         for side in (0, 1):
-            here = [(row, rows[index][side + 1], told[index][1][side])
+            here = [(row, rows[index][1][side], told[index][1][side])
                     for row, index in enumerate(page)]  # fmt: skip
             traces += _side(side, here, names[side])
         frames.append(Frame(words, tuple(traces), layout, row_height(2 * len(page))))
-    few = sum(len(m.samples) < STRIP_BELOW for row in rows for m in row[1:])
+    few = sum(len(m.samples) < STRIP_BELOW for _, both in rows for m in both)
     return Plot(
         id=f"samples-{metric}-{tier}",
         title=f"{figures.title(metric)}: samples of both runs",
