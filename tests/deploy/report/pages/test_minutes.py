@@ -102,7 +102,7 @@ def test_hostile_names_are_text() -> None:
     pages = run.build(examples.sustained(examples.HOSTILE[0]))
     text = pages["device-test-phone.html"]
     assert "<script>document" not in text
-    assert "The one that slowed down most is &lt;script" in text
+    assert "The one that slowed down most is &lt;/script&gt;&lt;script&gt;document" in text
 
 
 @pytest.mark.parametrize("minutes", [(0,), (1, 0), (0, 0), (-1, 0), (0, 1, 2)])
