@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import Connection, func, insert, select, text
 
@@ -45,6 +47,7 @@ from deploy.types import (
     Status,
     Tier,
 )
+from tests.deploy.history import postgres_server
 
 DEVICES, VARIANTS = 10, ("fp32", "int8")
 MACHINE = {"architecture": "x86_64", "cpu": "made up", "cpu_count": "2"}
@@ -57,6 +60,8 @@ METRICS = {
 QUERY_TARGET_MS, REPORT_TARGET_S = 100.0, 5.0
 REPEATS = 5
 ADDED = 250
+SERVER = {"max_connections": "20"}
+"""PostgreSQL's own settings otherwise: 128 MB of shared buffers, and every commit on the disk."""
 
 
 @dataclass(frozen=True)
@@ -204,24 +209,41 @@ def copy_runs(connection: Connection, first: int, count: int) -> None:
         changed |= {"created_utc": begun(number), "commit_id": f"{number:040x}"}
         rows.append(dict(row._mapping) | changed | {"branch": branch_of(number)})
     connection.execute(insert(tables.run), rows)
-    per_run = DEVICES * len(VARIANTS)
-    case, figure, packed = tables.case, tables.figure, tables.samples
+    _copy(connection, count, first, numbers, per_run=len(VARIANTS), of="artifact")
+    _copy(connection, count, first, numbers, per_run=DEVICES * len(VARIANTS), of="case")
+
+
+def _copy(
+    connection: Connection,
+    count: int,
+    first: int,
+    numbers: Mapping[int, int],
+    *,
+    per_run: int,
+    of: Literal["artifact", "case"],
+) -> None:
+    """Repeat the artifacts or cases of the first ``count`` runs, their figures and samples."""
+    figure, packed = tables.figure, tables.samples
+    table = tables.case if of == "case" else tables.artifact
+    column = f"{of}_id"
     shift = first * per_run
-    found = connection.execute(select(case).where(case.c.id <= count * per_run)).all()
+    found = connection.execute(select(table).where(table.c.id <= count * per_run)).all()
     runs_of = {row.id: numbers[row.run_id] for row in found}
     connection.execute(
-        insert(case),
+        insert(table),
         [dict(r._mapping) | {"id": r.id + shift, "run_id": runs_of[r.id] + 1} for r in found],
     )
-    samples = connection.execute(select(packed).where(packed.c.case_id <= count * per_run)).all()
-    connection.execute(
-        insert(packed), [{"case_id": row.case_id + shift, "data": row.data} for row in samples]
-    )
-    figures = connection.execute(select(figure).where(figure.c.case_id <= count * per_run)).all()
+    if of == "case":
+        statement = select(packed).where(packed.c.case_id <= count * per_run)
+        samples = connection.execute(statement).all()
+        connection.execute(
+            insert(packed), [{"case_id": row.case_id + shift, "data": row.data} for row in samples]
+        )
+    figures = connection.execute(select(figure).where(figure.c[column] <= count * per_run)).all()
     moved = []
     for row in figures:
-        number = runs_of[row.case_id]
-        changed = {"case_id": row.case_id + shift, "created_utc": begun(number)}
+        number = runs_of[row._mapping[column]]
+        changed = {column: row._mapping[column] + shift, "created_utc": begun(number)}
         values = dict(row._mapping) | changed | {"branch": branch_of(number)}
         del values["id"]
         moved.append(values)
@@ -302,6 +324,10 @@ def questions(history: Database, newest: Report) -> dict[str, tuple[Callable[[],
         "show: one run": (shown, fast),
         "base_for: the newest 6 of one case": (base, fast),
         "series: one, 200 points, change points": (series(True, **one), fast),
+        "series: bytes of one file, every change": (
+            series(True, artifact="int8.executorch", metric="bytes"),
+            fast,
+        ),
         "report: all series of the pipeline, 200 points": (series(False, pipeline="lite0"), slow),
         "report: the same with change points": (series(True, pipeline="lite0"), slow),
     }
@@ -371,11 +397,33 @@ def table(name: str, found: dict[str, object]) -> list[str]:
     return lines
 
 
+def on_postgres(url: str | None, cases: int, say: Callable[[str], None]) -> dict[str, object] | str:
+    """As :func:`measure` on ``url``, else on a server of our own; why not, where there is none."""
+    if url is not None:
+        return measure(database.connect(address.parse(url)), cases, say)
+    try:
+        with postgres_server.started(SERVER) as server:
+            history = database.connect(address.parse(server.url(server.new())))
+            return measure(history, cases, say)
+    except postgres_server.AbsentError as absent:
+        return str(absent)
+
+
+def surroundings() -> str:
+    """The machine's cores and load, and what a high load means for the figures."""
+    cores, load = os.cpu_count() or 1, os.getloadavg()[1]
+    told = f"{cores} cores, load average of the last 5 minutes {load:.1f}"
+    # This process and, for PostgreSQL, its server take one core.
+    if load > 1.5:
+        told += ": other work ran beside it, so the times are longer than on a quiet machine"
+    return told
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print the tables; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--postgres", help="URL of an empty database, measured as well")
+    parser.add_argument("--postgres", help="URL of an empty database; by default one is started")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     asked = parser.parse_args(arguments)
 
@@ -386,16 +434,19 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = address.parse(str(Path(folder) / "history.sqlite"))
         found["SQLite"] = measure(database.connect(file), asked.cases, say)
-    if asked.postgres:
-        server = database.connect(address.parse(asked.postgres))
-        found["PostgreSQL"] = measure(server, asked.cases, say)
-    for name, figures in found.items():
-        print("\n".join(table(name, figures)), end="\n\n")
+    print("\n".join(table("SQLite", found["SQLite"])), end="\n\n", flush=True)
+    served = on_postgres(asked.postgres, asked.cases, say)
+    if isinstance(served, str):
+        print(f"PostgreSQL: not measured: {served}\n")
+    else:
+        found["PostgreSQL"] = served
+        print("\n".join(table("PostgreSQL", served)), end="\n\n")
+    print(surroundings())
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     missed = [
-        row["question"]
-        for figures in found.values()
+        f"{name}: {row['question']}"
+        for name, figures in found.items()
         for row in figures["timed"]  # type: ignore[attr-defined]
         if row["milliseconds"] > row["target_ms"]
     ]

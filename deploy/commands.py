@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from deploy import config, connect, history_commands, pipeline, stored, workspace
+from deploy import config, connect, pipeline, stored, workspace
 from deploy.bench.runner import preset
 from deploy.bench.session import run_device
 from deploy.config import CostConfig, DeviceConfig, PipelineConfig
@@ -21,6 +22,7 @@ from deploy.emulator import machine
 from deploy.errors import ConfigError, PocketshipError
 from deploy.files import write_text
 from deploy.harness import bundle
+from deploy.history import address
 from deploy.report import words
 from deploy.report.pages import run as pages
 from deploy.report.schema import schema_text
@@ -81,7 +83,8 @@ def _load(path: Path, reports: Path | None) -> PipelineConfig:
     for wanted in loaded.devices:
         connect.check(wanted)
     _refuse_twins(loaded, path)
-    history_commands.check(loaded)
+    # An address that cannot be right shall be told now, and not after the run.
+    address.chosen(loaded.history, loaded.reports, os.environ)
     if loaded.recipe and (cost := loaded.recipe.cost):
         connect.check(cost.wanted)
     return loaded
@@ -194,6 +197,9 @@ def stage(name: str, root: Path, ui: Session, how: Reach = AS_SAID) -> int:
 
 def _remember(report: Report, folder: RunFolder, ui: Session) -> None:
     """Add the report to the history; where that fails, the report and its verdict stand."""
+    # SQLAlchemy and Alembic come with it: nothing before the history itself needs them.
+    from deploy import history_commands
+
     try:
         history_commands.remember(report, folder, ui.progress)
     except PocketshipError as error:

@@ -10,13 +10,13 @@ from itertools import chain, islice
 from pathlib import Path
 
 from deploy import provenance, workspace
-from deploy.config import PipelineConfig
 from deploy.console import Session
 from deploy.errors import ConfigError, PocketshipError
 from deploy.history import (
     address,
     changes,
     database,
+    file_figures,
     query,
     record,
     retention,
@@ -28,22 +28,20 @@ from deploy.history.database import Database
 from deploy.history.query import Filter, Row
 from deploy.report import figures, store
 from deploy.report.pages import run as pages
-from deploy.types import Metric, Progress, Report, Status
+from deploy.types import ARTIFACT_METRICS, Metric, Progress, Report, Status
 from deploy.workspace import RunFolder
 
 LIST_COLUMNS = (
     *("created_utc", "commit", "branch", "device", "tier", "artifact", "threads", "metric"),
     *("median", "mad", "n", "unit", "status"),
 )
-_FOLLOWED = (Metric.LATENCY_MS, Metric.INSTRUCTIONS, Metric.PEAK_RSS_KIB, Metric.ENERGY_MJ)
+_FOLLOWED: tuple[str, ...] = (
+    *(Metric.LATENCY_MS, Metric.INSTRUCTIONS, Metric.PEAK_RSS_KIB, Metric.ENERGY_MJ),
+    *ARTIFACT_METRICS,
+)
 _POINTS_SHOWN = 100  # Of each trend on a report's page; `history changes` looks at more.
 _NUMBERS = frozenset({"threads", "n", "median", "mad", "mean", "p90", "min", "max", "low", "high"})
 _SHORT = frozenset({"commit", "artifact_sha256", "recipe_sha256", "device_sha256"})
-
-
-def check(config: PipelineConfig) -> None:
-    """``ConfigError`` where a run of this pipeline could not even name its history."""
-    address.chosen(config.history, config.reports, os.environ)
 
 
 def remember(report: Report, folder: RunFolder, progress: Progress) -> None:
@@ -73,6 +71,7 @@ def remember(report: Report, folder: RunFolder, progress: Progress) -> None:
 def _series_of(report: Report, history: Database, branch: str) -> list[trends.Series]:
     """The series that go on with this report, of the figures that people follow."""
     mine = {(case.device, case.artifact, case.threads) for case in report.cases}
+    mine |= {("", artifact.name, file_figures.THREADS) for artifact in report.artifacts}
     wanted = Filter(pipeline=report.pipeline, branch=branch or None)
     return [
         one
@@ -124,7 +123,8 @@ def _columns(text: str) -> list[str]:
 
 def _cell(row: Row, name: str) -> str:
     value = getattr(row, name)
-    if value is None:
+    # What is of a file is of no device.
+    if value is None or (name in ("device", "threads") and row.threads == file_figures.THREADS):
         return "-"
     if isinstance(value, float):
         return figures.figure(row.metric, value)
@@ -241,11 +241,12 @@ def show_changes(
         return
     rows = [
         [
-            *(one.artifact, f"{one.device}/t{one.threads}", one.tier, one.metric),
+            *(one.artifact, _place(one), one.tier, one.metric),
             *(change.commit[:10], change.commit_before[:10], change.created_utc),
             *(figures.figure(one.metric, change.before), figures.figure(one.metric, change.after)),
             f"{change.ratio - 1:+.1%}" if change.ratio is not None else "-",
-            *(f"{change.p_value:.3f}", ", ".join(change.with_it) or "-"),
+            "exact" if change.p_value is None else f"{change.p_value:.3f}",
+            ", ".join(change.with_it) or "-",
         ]
         for one in found
         for change in one.changes
@@ -257,11 +258,19 @@ def show_changes(
         ui.table(f"Change points on {wanted.branch}, advice to look", titles, rows)
     for note in sorted({f"{one.device}: {one.note}" for one in found if one.note}):
         ui.say(note)
-    short = sum(len(one.points) < 2 * changes.MIN_SIZE + 1 for one in found)
+    short = sum(
+        len(one.points) < 2 * changes.MIN_SIZE + 1 and not file_figures.is_exact(one.metric)
+        for one in found
+    )
     ui.say(
         f"{len(rows)} change points in {len(found)} series on {wanted.branch}; "
         f"{short} of them are too short to have one"
     )
+
+
+def _place(one: trends.Series) -> str:
+    exact = file_figures.is_exact(one.metric)
+    return "the file" if exact else f"{one.device}/t{one.threads}"
 
 
 def prune(history: Database, before: str, branch: str | None, ui: Session, *, dry: bool) -> None:

@@ -21,6 +21,10 @@ def compare(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for compare.html and its assets.")
     ],
+    gate: Annotated[
+        Path | None,
+        typer.Option(help="A gate's folder: its intervals are drawn where it judged these files."),
+    ] = None,
 ) -> None:
     """Show the figures of two runs side by side on a page; nothing is decided."""
     with session("compare") as ui:
@@ -29,8 +33,9 @@ def compare(
         from deploy.report.pages import comparison
 
         left, right = store.load(first), store.load(second)
+        decided = store.load_gate(gate) if gate else None
         try:
-            ui.say(f"Comparison: {comparison.write(left, right, output)}")
+            ui.say(f"Comparison: {comparison.write(left, right, output, gate=decided)}")
         except OSError as error:
             raise ConfigError(
                 f"cannot be written ({error.strerror or error})",

@@ -14,7 +14,6 @@ from deploy.bench.job import case_id
 from deploy.errors import ConfigError
 from deploy.gating.meeting import Meeting
 from deploy.gating.sides import Version
-from deploy.history import database, runs
 from deploy.history.address import Address
 from deploy.report import comparable
 from deploy.report.budgets import CASE
@@ -71,6 +70,9 @@ class Past:
         As many as head has sessions. Raises ``ConfigError`` where there is no history, or it cannot
         be read.
         """
+        # SQLAlchemy comes with them, and a gate that measures both sides needs none.
+        from deploy.history import database, runs
+
         config = meeting.head.config
         assert config is not None
         found: list[Session] = []

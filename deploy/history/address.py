@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from typing import TYPE_CHECKING
 
 from deploy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 VARIABLE = "POCKETSHIP_HISTORY"
 FILE_NAME = "history.sqlite"
@@ -67,6 +68,10 @@ def parse(text: str) -> Address:
     """An address as users write it; ``ConfigError`` in which no part of a password appears."""
     if "://" not in text:
         return Address(*_file(Path(text).expanduser()))
+    # A file needs none of it, and it takes longer to import than most commands take.
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
     scheme = text.partition("://")[0]
     try:
         url = make_url(text)

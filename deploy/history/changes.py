@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +36,10 @@ _Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Split:
-    """``index`` is the first point after the change; ``p_value`` of its permutation test."""
+    """``index`` is the first point after the change; ``p_value`` is its test's, if it had any."""
 
     index: int
-    p_value: float
+    p_value: float | None
 
 
 def e_divisive(
@@ -80,6 +81,11 @@ def e_divisive(
             found.append(Split(begin + split.index, split.p_value))
             parts += [(begin + split.index, end), (begin, begin + split.index)]
     return sorted(found, key=lambda one: one.index)
+
+
+def differences(values: Sequence[float]) -> list[Split]:
+    """Every point that is not as the one before it: the changes of figures without any noise."""
+    return [Split(index, None) for index, (a, b) in enumerate(pairwise(values), 1) if a != b]
 
 
 def _split(

@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import Field
-from sqlalchemy import Connection, Select, and_, literal, select, union_all
+from sqlalchemy import Connection, Select, and_, func, literal, select, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
-from deploy.history import figures, tables
+from deploy.history import figures, file_figures, tables
 from deploy.types import Model, Status, Tier
 
 _WILD = frozenset("*?[")
@@ -41,7 +41,10 @@ class Filter(Model):
 
 
 class Row(Model):
-    """One figure with all that its key is made of. Empty text is unknown."""
+    """One figure with all that its key is made of. Empty text is unknown.
+
+    One of a file (:mod:`deploy.history.file_figures`) has no device and 0 threads.
+    """
 
     created_utc: str
     branch: str
@@ -99,7 +102,7 @@ class Track(SeriesKey):
 
 
 _F, _S, _D = tables.figure.c, tables.series.c, tables.device.c
-_C, _R = tables.case.c, tables.run.c
+_C, _A, _R = tables.case.c, tables.artifact.c, tables.run.c
 _BOTH = {
     "pipeline": _S.pipeline,
     "device": _D.profile,
@@ -113,15 +116,28 @@ _BOTH = {
     "metric": _S.metric,
     "unit": _S.unit,
 }
+OF_FILE_OR_CASE = {
+    # A file has no version of a runtime: it was not run.
+    "runtime_version": func.coalesce(_C.runtime_version, ""),
+    "artifact_sha256": func.coalesce(_C.artifact_sha256, _A.sha256),
+    "recipe_sha256": func.coalesce(_C.recipe_sha256, _A.recipe_sha256),
+}
+"""Columns that stand with the case of a figure, or with its file; of :data:`WITH_RUN`."""
+
+WITH_RUN = (
+    tables.figure.outerjoin(tables.case, _F.case_id == _C.id)
+    .outerjoin(tables.artifact, _F.artifact_id == _A.id)
+    .join(tables.run, _R.id == func.coalesce(_C.run_id, _A.run_id))
+)
+"""Figures with their case or file, and their run."""
+
 _COLUMNS = {
     **_BOTH,
     "created_utc": _F.created_utc,
     "branch": _F.branch,
     "commit": _R.commit_id,
     "run_id": _R.run_id,
-    "runtime_version": _C.runtime_version,
-    "artifact_sha256": _C.artifact_sha256,
-    "recipe_sha256": _C.recipe_sha256,
+    **OF_FILE_OR_CASE,
     **{name: _F[name] for name in ("status", "reason", "source", "n", "median", "mad", "mean")},
     **{name: _F[name] for name in ("p90", "min", "max", "low", "high")},
 }
@@ -174,6 +190,8 @@ def rows(
             data = values.pop("data", None)
             if samples and data is not None:
                 values["samples"] = figures.unpack(data).get(values["metric"], ())
+            elif samples and values["threads"] == file_figures.THREADS:
+                values["samples"] = (values["median"],) if values["n"] else ()
             yield Row(**values)
 
 
@@ -191,18 +209,17 @@ def _newest_of(
 
 
 def of_run(connection: Connection, run_id: int) -> Iterator[Row]:
-    """All figures of one run (a row's id), in the order in which its report has them."""
-    for row in connection.execute(_wide(False).where(_C.run_id == run_id).order_by(_F.id)):
-        yield Row(**row._mapping)
+    """All figures of one run (a row's id): its cases' as its report has them, then its files'."""
+    # Two questions, as no index answers "of this case or of that file" in one.
+    for where in (_C.run_id == run_id, _A.run_id == run_id):
+        for row in connection.execute(_wide(False).where(where).order_by(_F.id)):
+            yield Row(**row._mapping)
 
 
 def _wide(samples: bool) -> Select[Any]:
     columns: list[Any] = [column.label(name) for name, column in _COLUMNS.items()]
-    joined = (
-        tables.figure.join(tables.series, _F.series_id == _S.id)
-        .join(tables.device, _S.device_id == _D.id)
-        .join(tables.case, _F.case_id == _C.id)
-        .join(tables.run, _C.run_id == _R.id)
+    joined = WITH_RUN.join(tables.series, _F.series_id == _S.id).join(
+        tables.device, _S.device_id == _D.id
     )
     if samples:
         columns.append(tables.samples.c.data.label("data"))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Table, delete, insert, select
 
-from deploy.history import figures, identity, tables
+from deploy.history import figures, file_figures, identity, tables
 from deploy.history.database import Database
 from deploy.history.identity import storable
-from deploy.types import Artifact, Case, DeviceInfo, Measurement, Report
+from deploy.types import ARTIFACT_METRICS, Artifact, Case, DeviceInfo, Measurement, Report, Tier
 
 Added = Literal["added", "replaced", "unchanged"]
 
 _Row = dict[str, Any]
 _Key = tuple[Any, ...]
+
+_NO_DEVICE = ""
+_SERIES_KEY = (
+    *("device_id", "pipeline", "artifact", "runtime", "threads", "metric", "tier", "unit"),
+)
 
 
 def add(database: Database, report: Report, *, branch: str = "", key: str = "") -> Added:
@@ -44,9 +49,10 @@ def add_within(connection: Connection, report: Report, *, branch: str = "", key:
         earlier = connection.execute(delete(run).where(run.c.key == key))
         done = "replaced" if earlier.rowcount else "added"
     run_id = _insert(connection, run, _run_row(report, branch, key or seal))
-    _many(connection, tables.artifact, (_artifact_row(one, run_id) for one in report.artifacts))
     _many(connection, tables.verdict, _verdict_rows(report, run_id))
-    _add_cases(connection, report, run_id, storable(branch))
+    adding = _Adding(connection, report, run_id, storable(branch))
+    adding.add_files()
+    adding.add_cases()
     return done
 
 
@@ -100,35 +106,97 @@ def _verdict_rows(report: Report, run_id: int) -> Iterable[_Row]:
         }
 
 
-def _add_cases(connection: Connection, report: Report, run_id: int, branch: str) -> None:
-    created = identity.sortable(report.created_utc)
-    artifacts = {one.name: one for one in report.artifacts}
-    device_ids = _devices(connection, report)
-    series = _series(connection, report, device_ids, artifacts)
-    rows: list[_Row] = []
-    packed: list[_Row] = []
-    for case in report.cases:
-        row = _case_row(case, run_id, device_ids[case.device], artifacts.get(case.artifact))
-        case_id = _insert(connection, tables.case, row)
-        for measurement in case.measurements:
-            where = _series_key(case, measurement, report, device_ids, artifacts)
-            rows.append(
+class _Adding:
+    """One report on its way in: the rows that its figures point at, and the figures."""
+
+    def __init__(self, connection: Connection, report: Report, run_id: int, branch: str) -> None:
+        self._connection, self._report, self._run_id = connection, report, run_id
+        self._artifacts = {one.name: one for one in report.artifacts}
+        self._devices = _devices(connection, report)
+        self._common = {"created_utc": identity.sortable(report.created_utc), "branch": branch}
+        wanted = {self._key_of_case(c, m) for c in report.cases for m in c.measurements}
+        wanted |= {self._key_of_file(a, m) for a in report.artifacts for m in ARTIFACT_METRICS}
+        self._series = self._series_of(wanted)
+
+    def add_files(self) -> None:
+        """The artifacts and their figures."""
+        rows: list[_Row] = []
+        for artifact in self._report.artifacts:
+            row = _artifact_row(artifact, self._run_id)
+            artifact_id = _insert(self._connection, tables.artifact, row)
+            for metric in ARTIFACT_METRICS:
+                series_id = self._series[self._key_of_file(artifact, metric)]
+                of = {"artifact_id": artifact_id, "series_id": series_id}
+                rows.append(of | self._common | file_figures.row(artifact, metric))
+        _many(self._connection, tables.figure, rows)
+
+    def add_cases(self) -> None:
+        """The cases, their figures and their raw samples."""
+        rows: list[_Row] = []
+        packed: list[_Row] = []
+        for case in self._report.cases:
+            artifact = self._artifacts.get(case.artifact)
+            row = _case_row(case, self._run_id, self._devices[case.device], artifact)
+            case_id = _insert(self._connection, tables.case, row)
+            rows += [
                 {
                     "case_id": case_id,
-                    "series_id": series[where],
-                    "created_utc": created,
-                    "branch": branch,
+                    "series_id": self._series[self._key_of_case(case, measurement)],
+                    **self._common,
                     "status": measurement.status.value,
                     "reason": storable(measurement.reason),
                     "source": storable(measurement.source),
                     **figures.summary(measurement),
                 }
+                for measurement in case.measurements
+            ]
+            samples = {one.metric.value: one.samples for one in case.measurements if one.samples}
+            if samples:
+                packed.append({"case_id": case_id, "data": figures.pack(samples)})
+        _many(self._connection, tables.figure, rows)
+        _many(self._connection, tables.samples, packed)
+
+    def _key_of_case(self, case: Case, measurement: Measurement) -> _Key:
+        artifact = self._artifacts.get(case.artifact)
+        return (
+            self._devices[case.device],
+            storable(self._report.pipeline),
+            storable(case.artifact),
+            artifact.format.value if artifact else case.artifact.rpartition(".")[2],
+            case.threads,
+            measurement.metric.value,
+            measurement.tier.value,
+            storable(measurement.unit),
+        )
+
+    def _key_of_file(self, artifact: Artifact, metric: str) -> _Key:
+        return (
+            self._devices[_NO_DEVICE],
+            storable(self._report.pipeline),
+            storable(artifact.name),
+            artifact.format.value,
+            file_figures.THREADS,
+            metric,
+            Tier.HOST.value,
+            file_figures.unit(metric),
+        )
+
+    def _series_of(self, wanted: Set[_Key]) -> dict[_Key, int]:
+        """Row id of each series that the report has a figure of; those that are new are made."""
+        table = tables.series
+        known: dict[_Key, int] = {}
+        for device_id in sorted(set(self._devices.values())):
+            query = select(table.c.id, *(table.c[name] for name in _SERIES_KEY)).where(
+                table.c.device_id == device_id,
+                table.c.pipeline == storable(self._report.pipeline),
             )
-        samples = {one.metric.value: one.samples for one in case.measurements if one.samples}
-        if samples:
-            packed.append({"case_id": case_id, "data": figures.pack(samples)})
-    _many(connection, tables.figure, rows)
-    _many(connection, tables.samples, packed)
+            known |= {tuple(row[1:]): row[0] for row in self._connection.execute(query)}
+        for key in sorted(wanted - known.keys()):
+            artifact = self._artifacts.get(key[2])
+            variant = artifact.variant if artifact else key[2].rpartition(".")[0]
+            row = dict(zip(_SERIES_KEY, key, strict=True)) | {"variant": storable(variant)}
+            known[key] = _insert(self._connection, table, row)
+        return known
 
 
 def _case_row(case: Case, run_id: int, device_id: int, artifact: Artifact | None) -> _Row:
@@ -159,8 +227,14 @@ def device_key(info: DeviceInfo, machine: Mapping[str, str], profile: str) -> _R
 
 
 def _devices(connection: Connection, report: Report) -> dict[str, int]:
-    """Profile name -> row id, for every device that a case of the report names."""
+    """Profile name -> row id, for every device that a case of the report names.
+
+    The name of what files are on, which is no device, is empty.
+    """
     found: dict[str, int] = {}
+    if report.artifacts:
+        nothing = {"model": "", "soc": ""}
+        found[_NO_DEVICE] = _known(connection, tables.device, file_figures.DEVICE, nothing)
     runs = {row.profile.name: row for row in report.devices}
     for name in sorted({case.device for case in report.cases}):
         row = runs.get(name)
@@ -182,54 +256,6 @@ def _devices(connection: Connection, report: Report) -> dict[str, int]:
 def _tier_of_cases(report: Report, device: str) -> str:
     cases = [case for case in report.cases if case.device == device]
     return next((one.tier.value for case in cases for one in case.measurements), "")
-
-
-def _series_key(
-    case: Case,
-    measurement: Measurement,
-    report: Report,
-    device_ids: Mapping[str, int],
-    artifacts: Mapping[str, Artifact],
-) -> _Key:
-    artifact = artifacts.get(case.artifact)
-    return (
-        device_ids[case.device],
-        storable(report.pipeline),
-        storable(case.artifact),
-        artifact.format.value if artifact else case.artifact.rpartition(".")[2],
-        case.threads,
-        measurement.metric.value,
-        measurement.tier.value,
-        storable(measurement.unit),
-    )
-
-
-def _series(
-    connection: Connection,
-    report: Report,
-    device_ids: Mapping[str, int],
-    artifacts: Mapping[str, Artifact],
-) -> dict[_Key, int]:
-    """Row id of each series that the report has a figure of."""
-    wanted = {
-        _series_key(case, measurement, report, device_ids, artifacts)
-        for case in report.cases
-        for measurement in case.measurements
-    }
-    columns = ("device_id", "pipeline", "artifact", "runtime", "threads", "metric", "tier", "unit")
-    table = tables.series
-    known: dict[_Key, int] = {}
-    for device_id in sorted(set(device_ids.values())):
-        query = select(table.c.id, *(table.c[name] for name in columns)).where(
-            table.c.device_id == device_id, table.c.pipeline == storable(report.pipeline)
-        )
-        known |= {tuple(row[1:]): row[0] for row in connection.execute(query)}
-    for key in sorted(wanted - known.keys()):
-        artifact = artifacts.get(key[2])
-        variant = artifact.variant if artifact else key[2].rpartition(".")[0]
-        row = dict(zip(columns, key, strict=True)) | {"variant": storable(variant)}
-        known[key] = _insert(connection, table, row)
-    return known
 
 
 def _known(connection: Connection, table: Table, key: _Row, more: _Row) -> int:

@@ -3,8 +3,11 @@
 ::
 
     run 1──n case 1──n figure n──1 series n──1 device
-     ├──n artifact     └──1 samples
+     │        └──1 samples │
+     ├──n artifact 1──n ───┘
      └──n verdict
+
+A figure is of a case, or of a file (:mod:`deploy.history.file_figures`).
 
 A *series* is what may stand on one line of a plot: one metric of one artifact on one device with
 one OS build. What changes from point to point (commit, artifact hash, recipe hash, runtime version)
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     Column,
     Float,
     ForeignKey,
@@ -33,7 +37,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest revision of ``migrations``, which these tables are."""
 
 VERSION_TABLE = "history_version"
@@ -52,9 +56,9 @@ def _id() -> Column[int]:
     return Column("id", _Id, primary_key=True, autoincrement=True)
 
 
-def _of(name: str, target: str, *, key: bool = False) -> Column[int]:
+def _of(name: str, target: str, *, key: bool = False, optional: bool = False) -> Column[int]:
     place = ForeignKey(f"{target}.id", ondelete="CASCADE")
-    return Column(name, _Id, place, nullable=False, primary_key=key, autoincrement=False)
+    return Column(name, _Id, place, nullable=optional, primary_key=key, autoincrement=False)
 
 
 run = Table(
@@ -155,7 +159,9 @@ figure = Table(
     "history_figure",
     metadata,
     _id(),
-    _of("case_id", "history_case"),
+    # Exactly one of these two.
+    _of("case_id", "history_case", optional=True),
+    _of("artifact_id", "history_artifact", optional=True),
     _of("series_id", "history_series"),
     Column("created_utc", String(20), nullable=False),
     _text("branch"),
@@ -166,7 +172,9 @@ figure = Table(
     *(Column(name, Float) for name in ("median", "mad", "mean", "p90", "min", "max")),
     Column("low", Float),
     Column("high", Float),
+    CheckConstraint("(case_id IS NULL) <> (artifact_id IS NULL)", name="history_figure_of_one"),
     Index("history_figure_case", "case_id"),
+    Index("history_figure_artifact", "artifact_id"),
     Index("history_figure_created", "created_utc", "id"),
     Index("history_figure_branch_created", "branch", "created_utc", "id"),
     Index("history_figure_series", "series_id", "created_utc", "id"),

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from deploy.history import changes, query, tables
+from deploy.history import changes, file_figures, query, tables
 from deploy.history.database import Database
 from deploy.history.query import Filter, SeriesKey, Track
 from deploy.types import Model, Status
@@ -41,7 +41,8 @@ class Change(Model):
 
     ``index`` is the first point after it; ``before`` and ``after`` are the medians of the points
     between this change and its neighbours, ``ratio`` is after / before, None where before is 0.
-    ``with_it`` names what else changed at that very point. ``commit_before`` is the commit of the
+    ``p_value`` is None where the figures are exact and nothing had to be tested. ``with_it`` names
+    what else changed at that very point. ``commit_before`` is the commit of the
     last point before: the cause is one of the commits after it, up to ``commit``.
     """
 
@@ -52,7 +53,7 @@ class Change(Model):
     before: float
     after: float
     ratio: float | None
-    p_value: float
+    p_value: float | None
     with_it: tuple[str, ...] = ()
 
 
@@ -92,20 +93,17 @@ def series(
         every = query.tracks(connection, wanted.model_copy(update={"os_build": ""}))
         asked = {one.id for one in query.tracks(connection, wanted)}
         conditions = query.figure_conditions(wanted.model_copy(update={"status": None}))
-        figure, case, run = tables.figure.c, tables.case.c, tables.run.c
+        figure, run = tables.figure.c, tables.run.c
         columns = (
             *(figure.created_utc, run.commit_id, figure.branch, run.run_id, figure.median),
-            *(figure.low, figure.high, figure.n, case.artifact_sha256, case.recipe_sha256),
-            *(case.runtime_version, figure.status),
-        )
-        joined = tables.figure.join(tables.case, figure.case_id == case.id).join(
-            tables.run, case.run_id == run.id
+            *(figure.low, figure.high, figure.n, figure.status),
+            *(column.label(name) for name, column in query.OF_FILE_OR_CASE.items()),
         )
         found: dict[int, tuple[list[Point], int]] = {}
         for one in every:
             statement = (
                 select(*columns)
-                .select_from(joined)
+                .select_from(query.WITH_RUN)
                 .where(figure.series_id == one.id, *conditions)
                 .order_by(figure.created_utc.desc(), figure.id.desc())
                 .limit(points)
@@ -120,13 +118,14 @@ def series(
             kept, missing = found[one.id]
             # Points of several branches have no order.
             search = find_changes and wanted.branch is not None
+            exact = file_figures.is_exact(one.metric)
             made.append(
                 Series(
                     **one.model_dump(exclude={"id"}),
                     branch=wanted.branch,
                     points=tuple(kept),
                     missing=missing,
-                    changes=tuple(change_points(kept, seed)) if search else (),
+                    changes=tuple(change_points(kept, seed, exact=exact)) if search else (),
                     note=_note(one, every, found),
                 )
             )
@@ -148,10 +147,10 @@ def _point(row: Row[Any]) -> Point:
     )
 
 
-def change_points(points: Sequence[Point], seed: int = 0) -> list[Change]:
-    """The change points of a series, oldest first."""
+def change_points(points: Sequence[Point], seed: int = 0, *, exact: bool = False) -> list[Change]:
+    """The change points of a series, oldest first; of ``exact`` figures every difference."""
     values = [point.median for point in points]
-    splits = changes.e_divisive(values, seed=seed)
+    splits = changes.differences(values) if exact else changes.e_divisive(values, seed=seed)
     edges = [0, *(split.index for split in splits), len(values)]
     found = []
     for number, split in enumerate(splits, start=1):
@@ -168,7 +167,8 @@ def change_points(points: Sequence[Point], seed: int = 0) -> list[Change]:
                 after=after,
                 ratio=after / before if before else None,
                 p_value=split.p_value,
-                with_it=tuple(_with_it(last, first)),
+                # That the file is another one is what its figures say.
+                with_it=tuple(_with_it(last, first, but="the exported file" if exact else "")),
             )
         )
     return found
@@ -180,8 +180,8 @@ _ALSO: tuple[tuple[str, Callable[[Point], str]], ...] = (
 )
 
 
-def _with_it(last: Point, first: Point) -> list[str]:
-    found = [name for name, of in _ALSO if of(last) != of(first)]
+def _with_it(last: Point, first: Point, *, but: str = "") -> list[str]:
+    found = [name for name, of in _ALSO if of(last) != of(first) and name != but]
     if last.runtime_version != first.runtime_version:
         found.append(
             f"the runtime ({last.runtime_version or 'unknown'} to "

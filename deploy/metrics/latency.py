@@ -128,17 +128,20 @@ def latency_measurements(
         ]
     source = f"{_runner(result)}; {_clock(result, tier)}"
     steady = [ns / 1e6 for ns in result.steady_ns]
-    if per_minute:
-        steady = minute_medians(result)
-        source += f"; median of each minute, {len(result.steady_ns)} inferences in all"
-    return [_row(Metric.LATENCY_MS, tier, source, steady)]
+    if not per_minute:
+        return [_row(Metric.LATENCY_MS, tier, source, steady)]
+    source += f"; median of each minute, {len(result.steady_ns)} inferences in all"
+    medians = minute_medians(result)
+    row = _row(Metric.LATENCY_MS, tier, source, list(medians.values()))
+    return [row.model_copy(update={"minutes": tuple(medians)})]
 
 
-def minute_medians(result: RunnerResult) -> list[float]:
-    """Milliseconds: the median of the inferences that began in each full minute.
+def minute_medians(result: RunnerResult) -> dict[int, float]:
+    """Minute from 0 on -> milliseconds: the median of the inferences that began in it.
 
-    The last minute is left out where its inferences fill less than nine tenths of it, unless it is
-    the only one. ``ValueError`` where the minutes do not add up to the inferences.
+    A minute in which none began has no entry. The last minute is left out where its inferences fill
+    less than nine tenths of it, unless it is the only one. ``ValueError`` where the minutes do not
+    add up to the inferences.
     """
     counts = result.steady_minutes
     if sum(counts) != len(result.steady_ns):
@@ -147,12 +150,12 @@ def minute_medians(result: RunnerResult) -> list[float]:
         )
     last = counts[-1] if counts else 0
     cut_short = last == 0 or sum(result.steady_ns[-last:]) < _MINUTE_NS * 9 // 10
-    medians = []
+    medians = {}
     at = 0
-    for count in (counts[:-1] if cut_short else counts) or counts:
+    for minute, count in enumerate((counts[:-1] if cut_short else counts) or counts):
         # An inference that lasts longer than a minute leaves minutes in which none began.
         if count:
-            medians.append(statistics.median(result.steady_ns[at : at + count]) / 1e6)
+            medians[minute] = statistics.median(result.steady_ns[at : at + count]) / 1e6
         at += count
     return medians
 

@@ -2,7 +2,8 @@
 
 Whoever keeps a history hands series in (:mod:`deploy.history` does); the pages need no more than
 what stands here. All points of a series are of one tier, device, OS build, runtime and thread
-count: whoever makes series keeps that, and begins a new one where any of them changes.
+count: whoever makes series keeps that, and begins a new one where any of them changes. A figure of
+a file itself has no device and 0 threads.
 """
 
 # What each attribute means stands in its class's docstring.
@@ -34,7 +35,8 @@ class Point(Protocol):
 class Change(Protocol):
     """The level moved from ``before`` to ``after``; ``index`` is of the first point after it.
 
-    ``p_value`` is that of the test that found it; ``with_it`` names what else changed there.
+    ``p_value`` is that of the test that found it, None where figures are exact;
+    ``with_it`` names what else changed there.
     """
 
     @property
@@ -46,7 +48,7 @@ class Change(Protocol):
     @property
     def after(self) -> float: ...
     @property
-    def p_value(self) -> float: ...
+    def p_value(self) -> float | None: ...
     @property
     def with_it(self) -> Sequence[str]: ...
 

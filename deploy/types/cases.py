@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import model_validator
@@ -30,6 +31,8 @@ class Measurement(Model):
     """One metric of one case, with every raw sample.
 
     ``interval`` is (low, high) where the one sample was computed and its ``source`` says from what.
+    ``minutes``, where each sample is the median of a minute, says of which: 0 is the first minute
+    of steady inference. Empty where samples are single inferences.
     """
 
     metric: Metric
@@ -40,6 +43,7 @@ class Measurement(Model):
     reason: str = ""
     samples: tuple[float, ...] = ()
     interval: tuple[float, float] | None = None
+    minutes: tuple[int, ...] = ()
 
     @model_validator(mode="after")
     def _samples_or_reason(self) -> Measurement:
@@ -49,6 +53,9 @@ class Measurement(Model):
             raise ValueError("a measurement that is not ok has a reason and no samples")
         if self.interval and (not self.samples or self.interval[0] > self.interval[1]):
             raise ValueError("an interval goes with samples, from low to high")
+        ascending = all(a < b for a, b in pairwise((-1, *self.minutes)))
+        if self.minutes and (len(self.minutes) != len(self.samples) or not ascending):
+            raise ValueError("minutes are one a sample, from 0 on and in their order")
         return self
 
     @property

@@ -16,6 +16,7 @@ import yaml
 
 from deploy import provenance
 from deploy.history import address, database, record, table_files
+from deploy.types import ARTIFACT_METRICS
 from tests.deploy.conftest import Answer, FinishedRun, report_of, write_pipeline
 from tests.deploy.history import made_reports as made
 
@@ -52,11 +53,18 @@ def test_a_run_is_in_the_history_with_every_case_and_metric(
         (case["artifact"], str(case["threads"]), one["metric"], one["status"])
         for case in report["cases"]
         for one in case["measurements"]
+    } | {
+        (of["name"], "0", metric, "unavailable" if value is None else "ok")
+        for of in report["artifacts"]
+        for metric in ARTIFACT_METRICS
+        for value in [of.get(metric, of["placement"].get(metric))]
     }
     assert len(wanted) > 20
     assert {(r["artifact"], r["threads"], r["metric"], r["status"]) for r in rows} == wanted
     assert {row["run_id"] for row in rows} == {report["run_id"]}
     assert {row["os_build"] for row in rows} != {""}
+    sizes = {row["artifact"]: row["median"] for row in rows if row["metric"] == "bytes"}
+    assert sizes == {of["name"]: str(float(of["bytes"])) for of in report["artifacts"]}
 
 
 def test_the_page_of_trends_shows_what_the_history_holds(finished: FinishedRun) -> None:
@@ -65,6 +73,8 @@ def test_the_page_of_trends_shows_what_the_history_holds(finished: FinishedRun) 
     assert cases
     for case in cases:
         assert f"{case['artifact']}, {case['threads']} thread" in page
+    for of in report_of(finished.root)["artifacts"]:
+        assert f"{of['name']}, the file" in page
     # One run is no line yet.
     assert "a line needs two runs" in page
 
@@ -239,7 +249,8 @@ def test_show_a_run_by_its_id_or_its_hash(call: Call, filled: Path) -> None:
     run = json.loads(call("history", "show", "20300101-000013", "--json").out)
     again = call("history", "show", run["content_sha256"][:8], "--json")
     assert json.loads(again.out) == run
-    assert [one["metric"] for one in run["figures"]] == ["latency_ms", "energy_mj"]
+    every = ["latency_ms", "energy_mj", *ARTIFACT_METRICS]
+    assert [one["metric"] for one in run["figures"]] == every
     assert call("history", "show", "nothing").code == 2
 
 
@@ -256,14 +267,15 @@ def test_show_asks_which_of_two_runs_of_one_id(call: Call, filled: Path) -> None
 
 def test_csv_and_parquet_hold_the_same(call: Call, filled: Path, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
+    count = 24 * (2 + len(ARTIFACT_METRICS))
     for name in ("all.csv", "all.parquet"):
         answer = call("history", "export", "-o", tmp_path / name, "--samples")
         assert answer.code == 0
-        assert f"48 figures in {tmp_path / name}" in answer.out
+        assert f"{count} figures in {tmp_path / name}" in answer.out
     with (tmp_path / "all.csv").open(newline="") as stream:
         lines = list(csv.DictReader(stream))
     rows = parquet.read_table(tmp_path / "all.parquet").to_pylist()
-    assert len(rows) == len(lines) == 48
+    assert len(rows) == len(lines) == count
     for row, line in zip(rows, lines, strict=True):
         assert list(row) == list(line)
         for name, value in row.items():
@@ -273,17 +285,18 @@ def test_csv_and_parquet_hold_the_same(call: Call, filled: Path, tmp_path: Path)
                 assert float(line[name]) == value
             else:
                 assert line[name] == ("" if value is None else str(value))
+    last = [line for line in lines if line["metric"] == "latency_ms"][-1]
     assert exported(call, "--metric", "latency_ms", "--until", "2030-01-01T00:02")[1] == {
-        name: value for name, value in lines[-1 - (lines[-1]["metric"] != "latency_ms")].items()
-        if name != "samples"
-    }  # fmt: skip
+        name: value for name, value in last.items() if name != "samples"
+    }
 
 
 def test_a_formula_in_a_name_is_text_to_a_spreadsheet(call: Call, filled: Path) -> None:
     history = database.connect(address.parse(str(filled)))
     on = made.device(os_build='=HYPERLINK("http://x")')
     record.add(history, made.report(30, on=on))
-    (found,) = {row["os_build"] for row in exported(call, "--since", "2030-01-01T00:30")}
+    rows = exported(call, "--since", "2030-01-01T00:30", "--metric", "latency_ms")
+    (found,) = {row["os_build"] for row in rows}
     assert found == '\'=HYPERLINK("http://x")'
 
 
@@ -341,14 +354,37 @@ def test_changes_are_advice_with_commits(call: Call, filled: Path) -> None:
     assert last[:10] in line
     assert "+19" in line or "+20" in line
     assert "1 change points in 1 series on main; 0 of them are too short to have one" in answer.out
-    found = json.loads(call("history", "changes", "--json").out)
+    found = json.loads(call("history", "changes", "--json", "--device", "pixel").out)
     assert [change["index"] for change in found[0]["changes"]] == [12]
     few = call("history", "changes", "--since", "2030-01-01T00:18")
-    assert "0 change points in 1 series on main; 1 of them are too short" in few.out
+    # Those of the file need no length: nothing is tested.
+    count = 1 + len(ARTIFACT_METRICS)
+    assert f"0 change points in {count} series on main; 1 of them are too short" in few.out
     assert (
         "0 change points in 0 series on other"
         in call("history", "changes", "--branch", "other").out
     )
+
+
+def test_a_file_that_grew_is_found_at_once(
+    call: Call, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run after the change is enough, where a noisy figure needs four."""
+    history = database.connect(address.parse(str(filled)))
+    grown = made.artifact(content="grown", bytes=1300)
+    record.add(history, made.report(24, artifacts=(grown,)), branch="main")
+    monkeypatch.setenv("COLUMNS", "200")
+    answer = call("history", "changes", "--metric", "bytes")
+    (line,) = (line for line in answer.out.splitlines() if "1,300" in line)
+    for part in ("int8.executorch", "the file", "host", "1,234", "+5.3%", "exact"):
+        assert part in line
+    assert str(made.report(24).commit)[:10] in line
+    assert "1 change points in 1 series on main; 0 of them" in answer.out
+    listed = call("history", "list", "--metric", "bytes", "--limit", "1")
+    assert "1,300" in listed.out
+    assert "/t0" not in answer.out + listed.out
+    one = json.loads(call("history", "list", "--metric", "bytes", "--limit", "1", "--json").out)
+    assert (one[0]["device"], one[0]["threads"], one[0]["median"]) == ("", 0, 1300.0)
 
 
 def test_prune_counts_first_and_leaves_the_reports(call: Call, filled: Path) -> None:

@@ -6,28 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.report import comparable, figures
-from deploy.report.pages import site
+from deploy.report.pages import comparison_plots, paired_cases, site
+from deploy.report.pages.paired_cases import Pair
 from deploy.report.tables import Cell, Column, Table, Tone, missing, name, nothing, plain, words_of
-from deploy.types import Case, DeviceRun, Measurement, Metric, Report, Tier
+from deploy.types import GateReport, Measurement, Metric, Report, Tier
 
 FILE = "compare.html"
 _HIGHER_IS_BETTER = (Metric.TASK_METRIC,)
 _SAME = 0.005
+_OPEN_ROWS = 500  # A longer table is folded: laying it out is most of the time that a page takes.
 
 
-def write(left: Report, right: Report, folder: Path) -> Path:
+def write(left: Report, right: Report, folder: Path, *, gate: GateReport | None = None) -> Path:
     """Write the comparison's page into ``folder``; return its path."""
-    site.write(build(left, right), folder)
+    site.write(build(left, right, gate=gate), folder)
     return folder / FILE
 
 
-def build(left: Report, right: Report) -> dict[str, str]:
-    """The page by its file name. It shows; it decides nothing: that is the gate's."""
+def build(left: Report, right: Report, *, gate: GateReport | None = None) -> dict[str, str]:
+    """The page by its file name. It shows; it decides nothing: that is the gate's.
+
+    Of a ``gate`` that judged the same files on the same device the intervals are drawn; of another
+    one nothing is, and the page says so.
+    """
     names = _names(left, right)
-    shared = sorted({c.id for c in left.cases} & {c.id for c in right.cases})
+    pairs = paired_cases.pairs(left, right)
+    judged = paired_cases.judged(gate, left, right) if gate else {}
     files = sorted({a.name for a in left.artifacts} & {a.name for a in right.artifacts})
-    told = f"{len(shared)} cases and {len(files)} files are in both."
-    if not shared and not files:
+    told = f"{len(pairs)} cases and {len(files)} files are in both."
+    if not pairs and not files:
         told = "The two runs have no case and no file in common: there is nothing to compare."
     page = site.render(
         "compare.html.j2",
@@ -37,7 +44,11 @@ def build(left: Report, right: Report) -> dict[str, str]:
         names=names,
         told=told,
         runs=_runs(left, right),
-        figures=_figures(left, right, names),
+        gate=_gate(gate, judged) if gate else "",
+        ratios=comparison_plots.ratios(pairs, judged, names) if pairs else [],
+        samples=comparison_plots.distributions(pairs, names) if pairs else [],
+        figures=_figures(pairs, names),
+        open_rows=_OPEN_ROWS,
         files=_files(left, right, names),
         only=[
             *(f"only {names[0]}: {text}" for text in _only(left, right)),
@@ -45,6 +56,16 @@ def build(left: Report, right: Report) -> dict[str, str]:
         ],
     )
     return {FILE: page}
+
+
+def _gate(gate: GateReport, judged: paired_cases.Judged) -> str:
+    what = plain(f"gate {gate.run_id} of {gate.head.label} against {gate.base.label}")
+    if judged:
+        return f"The {what} judged the same files on the same device: its intervals are drawn."
+    return (
+        f"Nothing is drawn of the {what}: it judged no figure in pairs of the files of these two "
+        "runs, the first as base and the second as head, on the device of the runs."
+    )
 
 
 def _names(left: Report, right: Report) -> tuple[str, str]:
@@ -76,32 +97,24 @@ def _runs(left: Report, right: Report) -> Table:
     return Table("The two runs", (Column("What"), *map(Column, _names(left, right))), rows)
 
 
-def _figures(left: Report, right: Report, names: tuple[str, str]) -> Table | None:
-    theirs = {case.id: case for case in right.cases}
-    places = [{run.profile.name: run for run in report.devices} for report in (left, right)]
+def _figures(pairs: Sequence[Pair], names: tuple[str, str]) -> Table | None:
     rows = []
-    for case in left.cases:
-        other = theirs.get(case.id)
-        if other is None:
-            continue
-        where = [place.get(case.device) for place in places]
-        around = _circumstances(case, other, where)
-        both = dict.fromkeys(m.metric for c in (case, other) for m in c.measurements)
-        if not both:
-            why = "; ".join(dict.fromkeys(c.reason or "no figure" for c in (case, other)))
-            sides = [missing(c.status, c.reason) for c in (case, other)]
-            rows.append((name(case.id), Cell("all"), *sides, missing("no ratio", why)))
-        for metric in both:
-            a, b = case.measurement(metric), other.measurement(metric)
-            if a is None and b is None:
-                continue
+    for pair in pairs:
+        cases = (pair.first, pair.second)
+        metrics = pair.metrics
+        if not metrics:
+            why = "; ".join(dict.fromkeys(c.reason or "no figure" for c in cases))
+            sides = [missing(c.status, c.reason) for c in cases]
+            rows.append((name(pair.first.id), Cell("all"), *sides, missing("no ratio", why)))
+        for metric in metrics:
+            a, b = (case.measurement(metric) for case in cases)
             rows.append(
                 (
-                    name(case.id),
+                    name(pair.first.id),
                     Cell(figures.title(metric)),
                     _side(metric, a),
                     _side(metric, b),
-                    _ratio(metric, a, b, around),
+                    _ratio(metric, a, b, pair.around),
                 )
             )
     if not rows:
@@ -121,17 +134,6 @@ def _figures(left: Report, right: Report, names: tuple[str, str]) -> Table | Non
             "may be noise; `pocketship gate` decides.",
         ),
     )
-
-
-def _circumstances(
-    one: Case, other: Case, where: Sequence[DeviceRun | None]
-) -> tuple[comparable.Reason, ...]:
-    """Why no figure of these two cases may be compared; empty where they may be."""
-    found = list(comparable.reasons(*(comparable.circumstances(case) for case in (one, other))))
-    base, head = where
-    if base is not None and head is not None:
-        found += comparable.device_runs(base, head)
-    return tuple(dict.fromkeys(found))
 
 
 def _side(metric: Metric, found: Measurement | None) -> Cell:

@@ -16,7 +16,7 @@ from deploy.report.distributions import (
     summarize,
     trace,
 )
-from deploy.report.pages import heat, profiler
+from deploy.report.pages import heat, minutes, profiler
 from deploy.report.pages.plots import (
     Frame,
     Plot,
@@ -58,6 +58,7 @@ def content(report: Report, run: DeviceRun) -> dict[str, object]:
         "memory": dots(cases, _MEMORY, "memory"),
         "energy": dots(cases, (Metric.ENERGY_MJ,), "energy"),
         "energy_absent": energy_absent(run, cases),
+        "minutes": minutes.plot(run, cases),
         "heat": heat.plot(run, cases),
         "profile": profiler.plot(cases),
         "parity": sections.parity(report, {case.artifact for case in cases}),

@@ -11,7 +11,7 @@ from deploy.report.pages.plots import Frame, Plot, label
 from deploy.report.tables import Cell, Column, Table, name, nothing, plain
 from deploy.types import Case, DeviceRun, DeviceState
 
-_BATTERY = "battery"
+BATTERY = "battery"
 _SENSORS = 6
 _TITLE = "Temperature over time"
 
@@ -37,7 +37,7 @@ def plot(run: DeviceRun, cases: Sequence[Case]) -> Plot:
         for colour, sensor in enumerate(sensors)
         for boot in starts
     )
-    peak = max(celsius for _, _, state in moments for celsius in _readings(state).values())
+    peak = max(celsius for _, _, state in moments for celsius in readings(state).values())
     return Plot(
         id="heat",
         title=_TITLE,
@@ -64,10 +64,11 @@ def plot(run: DeviceRun, cases: Sequence[Case]) -> Plot:
     )
 
 
-def _readings(state: DeviceState) -> dict[str, float]:
+def readings(state: DeviceState) -> dict[str, float]:
+    """Sensor -> °C, the battery among them."""
     found = dict(state.temperatures_c)
     if state.battery_c is not None:
-        found[_BATTERY] = state.battery_c
+        found[BATTERY] = state.battery_c
     return found
 
 
@@ -76,7 +77,7 @@ def _moments(cases: Sequence[Case]) -> list[Moment]:
     found: dict[str | None, list[Moment]] = {}
     for case in cases:
         for when, state in (("before", case.before), ("after", case.after)):
-            if state is not None and state.uptime_s is not None and _readings(state):
+            if state is not None and state.uptime_s is not None and readings(state):
                 moment = (state.uptime_s, f"{when} {plain(case.artifact)}", state)
                 found.setdefault(state.boot_id, []).append(moment)
     return [moment for group in found.values() for moment in sorted(group, key=lambda m: m[0])]
@@ -86,17 +87,17 @@ def _warmest(moments: Sequence[Moment]) -> list[str]:
     """The battery, and the sensors that got warmest."""
     peaks: dict[str, float] = {}
     for _, _, state in moments:
-        for sensor, celsius in _readings(state).items():
+        for sensor, celsius in readings(state).items():
             peaks[sensor] = max(celsius, peaks.get(sensor, celsius))
-    ordered = sorted(peaks, key=lambda sensor: (sensor != _BATTERY, -peaks[sensor], sensor))
+    ordered = sorted(peaks, key=lambda sensor: (sensor != BATTERY, -peaks[sensor], sensor))
     return ordered[:_SENSORS]
 
 
 def _line(
     sensor: str, colour: int, boot: str | None, moments: Sequence[Moment], *, zero: float
 ) -> dict[str, Any]:
-    here = [(t, _readings(s)[sensor]) for t, _, s in moments
-            if s.boot_id == boot and sensor in _readings(s)]  # fmt: skip
+    here = [(t, readings(s)[sensor]) for t, _, s in moments
+            if s.boot_id == boot and sensor in readings(s)]  # fmt: skip
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -113,7 +114,7 @@ def _line(
 def _table(moments: Sequence[Moment], sensors: Sequence[str], zero: float) -> Table:
     rows = []
     for when, what, state in moments:
-        readings = _readings(state)
+        now = readings(state)
         status = state.thermal_status
         rows.append(
             (
@@ -121,9 +122,7 @@ def _table(moments: Sequence[Moment], sensors: Sequence[str], zero: float) -> Ta
                 Cell(figures.significant((when - zero) / 60, 3)),
                 nothing() if status is None else Cell(thermal_status_word(status)),
                 *(
-                    Cell(figures.significant(readings[sensor], 3))
-                    if sensor in readings
-                    else nothing()
+                    Cell(figures.significant(now[sensor], 3)) if sensor in now else nothing()
                     for sensor in sensors
                 ),
             )

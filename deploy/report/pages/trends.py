@@ -11,6 +11,9 @@ from deploy.report.series import Change, Series
 from deploy.report.tables import Cell, Column, Table, missing, name, plain
 from deploy.types import Tier
 
+_TOLD = 8
+"""Changes that are told in words; a figure that is exact can have one a run."""
+
 
 @dataclass(frozen=True)
 class Trend:
@@ -24,29 +27,54 @@ class Trend:
 
 def trend(number: int, series: Series) -> Trend:
     """The picture and table of one series; a series of one point has no picture and says so."""
-    threads = figures.threads(series.threads)
     title = figures.title(series.metric)
     told = [_told(series, change) for change in series.changes]
-    some = len(series.points) > 1
-    notes = [f"OS build {plain(series.os_build)}." if series.os_build else "OS build unknown."]
+    if len(told) > _TOLD:
+        told = [*told[-_TOLD:], f"And {len(told) - _TOLD:,} earlier ones, in the table."]
+    reason = (
+        ""
+        if len(series.points) > 1
+        else ("a line needs two runs, and there are fewer of this figure")
+    )
+    notes = []
+    if _of_file(series):
+        notes.append("Of the file itself: exact, so every difference is a change.")
+        reason = reason or _constant(series)
+    else:
+        notes.append(
+            f"OS build {plain(series.os_build)}." if series.os_build else "OS build unknown."
+        )
     if series.missing:
         notes.append(f"{series.missing} run{'s' * (series.missing != 1)} between have no figure.")
     if series.branch is None:
         notes.append("Points are of several branches, so nobody looked for change points.")
-    elif some and not told:
+    elif not reason and not told:
         told = [f"No change point was found on {plain(series.branch)}."]
     plot = Plot(
         id=f"trend-{number}",
         title=title,
         tiers=(Tier(series.tier),),
-        frames=(Frame("", tuple(_traces(series)), _layout(series), 300),) if some else (),
+        frames=(Frame("", tuple(_traces(series)), _layout(series), 300),) if not reason else (),
         described=" ".join((f"{title} over {len(series.points)} runs.", *told)),
         table=_table(series) if series.points else None,
         notes=tuple(notes),
-        reason="" if some else "a line needs two runs, and there are fewer of this figure",
+        reason=reason,
     )
-    heading = f"{series.artifact}, {threads}, on {series.device}"
+    place = f"{figures.threads(series.threads)}, on {series.device}"
+    heading = f"{series.artifact}, {'the file' if _of_file(series) else place}"
     return Trend(plain(heading), plot, tuple(told), plain(series.note))
+
+
+def _of_file(series: Series) -> bool:
+    return not series.threads
+
+
+def _constant(series: Series) -> str:
+    """Why there is nothing to see of an exact figure that never changed."""
+    values = {point.median for point in series.points}
+    if len(values) > 1:
+        return ""
+    return f"it is {figures.figure(series.metric, values.pop())} in all {len(series.points)} runs"
 
 
 def _traces(series: Series) -> list[dict[str, Any]]:
@@ -159,4 +187,5 @@ def _told(series: Series, change: Change) -> str:
     between = f"From {place} on (after {_commit(change.commit_before)})"
     text = f"{between}: {before} → {after}{share.replace('-', '−')}"
     also = f"; {plain(', '.join(change.with_it))} changed there too" if change.with_it else ""
-    return f"{text}, p = {figures.significant(change.p_value, 2)}{also}."
+    test = "" if change.p_value is None else f", p = {figures.significant(change.p_value, 2)}"
+    return f"{text}{test}{also}."

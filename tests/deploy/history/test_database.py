@@ -20,7 +20,7 @@ from deploy.history import address, database, query, record, retention, tables
 from deploy.history.database import Database
 from deploy.history.query import Filter
 from tests.deploy.history import made_reports as made
-from tests.deploy.history.conftest import PASSWORD, QUOTED, Server
+from tests.deploy.history.postgres_server import PASSWORD, QUOTED, Server
 
 FORK = multiprocessing.get_context("fork")
 

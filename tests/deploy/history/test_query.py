@@ -13,8 +13,11 @@ from sqlalchemy.dialects import sqlite
 from deploy.history import query, record, retention, tables
 from deploy.history.database import Database
 from deploy.history.query import Filter, Row
-from deploy.types import Report, Status, Tier
+from deploy.types import ARTIFACT_METRICS, Report, Status, Tier
 from tests.deploy.history import made_reports as made
+
+PER_RUN = 2 + len(ARTIFACT_METRICS)
+"""A case has two figures; its file has the others."""
 
 
 def reports() -> list[tuple[Report, str]]:
@@ -75,6 +78,9 @@ FILTERS: list[dict[str, Any]] = [
     {"artifact": "nothing"},
     {"threads": 2},
     {"device": "pix*", "metric": "latency_ms", "branch": "feature"},
+    {"metric": "bytes"},
+    {"tier": Tier.HOST, "branch": "main"},
+    {"threads": 0, "metric": "part*"},
 ]
 
 
@@ -85,7 +91,7 @@ def test_filters_do_what_a_loop_does(
     monkeypatch.setattr(query, "_SEEK", seek)
     with filled.reading() as connection:
         every = list(query.rows(connection, Filter()))
-        assert len(every) == 80
+        assert len(every) == 40 * PER_RUN
         assert [row.created_utc for row in every] == sorted(
             (row.created_utc for row in every), reverse=True
         )
@@ -101,7 +107,12 @@ def test_raw_samples_come_with_their_figure(filled: Database) -> None:
     with filled.reading() as connection:
         found = list(query.rows(connection, Filter(), samples=True))
     by_run = {report.run_id: report for report, _ in reports()}
+    assert len(found) == 40 * PER_RUN
     for row in found:
+        if row.metric in ARTIFACT_METRICS:
+            # An exact figure is its own one sample.
+            assert row.samples == ((row.median,) if row.median is not None else ())
+            continue
         measured = by_run[row.run_id].cases[0].measurements
         (one,) = (m for m in measured if m.metric == row.metric)
         assert row.samples == one.samples
@@ -168,11 +179,11 @@ def test_pruning_removes_whole_runs_and_series_without_figures(filled: Database)
     kept = [r for r in every if not (r.created_utc < "2030-01-05" and r.branch == "main")]
     assert 0 < len(kept) < len(every)
     count = retention.prune(filled, "2030-01-05", branch="main", dry_run=True)
-    assert count == (len(every) - len(kept)) / 2
+    assert count == (len(every) - len(kept)) / PER_RUN
     assert retention.prune(filled, "2030-01-05", branch="main") == count
     with filled.reading() as connection:
         assert list(query.rows(connection, Filter())) == kept
-    assert retention.prune(filled, "2031-01-01") == len(kept) / 2
+    assert retention.prune(filled, "2031-01-01") == len(kept) / PER_RUN
     with filled.reading() as connection:
         for table in tables.metadata.sorted_tables:
             if table is not tables.device:

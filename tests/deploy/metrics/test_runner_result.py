@@ -155,22 +155,25 @@ def test_minutes_have_their_own_medians() -> None:
     """Slower from minute to minute; the third one is cut short and does not count."""
     steady = [20 * SECOND] * 3 + [30 * SECOND] * 2 + [SECOND]
     result = parsed(steady_ns=steady, steady_minutes=[3, 2, 1])
-    assert minute_medians(result) == [20_000.0, 30_000.0]
+    assert minute_medians(result) == {0: 20_000.0, 1: 30_000.0}
     (row,) = latency_measurements(result, tier=Tier.DEVICE, clock="monotonic", per_minute=True)
-    assert row.samples == (20_000.0, 30_000.0)
+    assert (row.samples, row.minutes) == ((20_000.0, 30_000.0), (0, 1))
     assert "6 inferences in all" in row.source
 
 
 @pytest.mark.parametrize(
     ("steady", "minutes", "medians"),
     [
-        ([20 * SECOND] * 6, [3, 3], [20_000.0, 20_000.0]),  # the last one is full
-        ([SECOND], [1], [1000.0]),  # nothing but a short one
-        ([150 * SECOND, 20 * SECOND], [1, 0, 1], [150_000.0]),  # one inference beyond a minute
-        ([], [], []),
+        ([20 * SECOND] * 6, [3, 3], {0: 20_000.0, 1: 20_000.0}),  # the last one is full
+        ([SECOND], [1], {0: 1000.0}),  # nothing but a short one
+        # One inference beyond a minute: in the second one none began.
+        ([150 * SECOND, 60 * SECOND], [1, 0, 1], {0: 150_000.0, 2: 60_000.0}),
+        ([], [], {}),
     ],
 )
-def test_minutes_at_the_edges(steady: list[int], minutes: list[int], medians: list[float]) -> None:
+def test_minutes_at_the_edges(
+    steady: list[int], minutes: list[int], medians: dict[int, float]
+) -> None:
     assert minute_medians(parsed(steady_ns=steady, steady_minutes=minutes)) == medians
 
 

@@ -52,9 +52,14 @@
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
       dragmode: false,
     };
-    if (layout.showlegend) layout.margin.t = 36;
-    for (const key of ["xaxis", "yaxis", "xaxis2"]) {
-      if (figure.layout[key] || key !== "xaxis2") {
+    if (layout.showlegend) {
+      layout.margin.t = 36;
+      // A narrow window has one entry a line: they get room of their own, not the picture's.
+      const entries = data.filter((trace) => trace.showlegend !== false).length;
+      if (width < NARROW) layout.height += 19 * Math.max(0, entries - 2);
+    }
+    for (const key of ["xaxis", "yaxis", "xaxis2", "yaxis2"]) {
+      if (figure.layout[key] || !key.endsWith("2")) {
         const own = figure.layout[key] ?? {};
         layout[key] = { ...axis, ...own, title: { ...own.title, font: { color: of("soft"), size: 12 } } };
       }

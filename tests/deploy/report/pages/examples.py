@@ -115,6 +115,29 @@ def phone_cases() -> tuple[Case, ...]:
     return tuple(cases)
 
 
+def sustained(name: str = "", minutes: int = 12) -> Report:
+    """Two cases that slow down while the phone warms up, one from its fourth minute on."""
+    cases = []
+    for number, (case, slower) in enumerate(zip(phone_cases(), (1.02, 1.35), strict=False)):
+        centre = 21.0 if number == 0 else 9.4
+        samples = [centre * (slower if minute > 2 else 1.0) for minute in range(minutes)]
+        latency = factory.measured(Metric.LATENCY_MS, *samples, tier=Tier.DEVICE)
+        start = 600.0 + 900 * number
+        cases.append(
+            case.model_copy(
+                update={
+                    "artifact": name or case.artifact,
+                    "measurements": (
+                        latency.model_copy(update={"minutes": tuple(range(minutes))}),
+                    ),
+                    "before": state(start, 28.0 + number),
+                    "after": state(start + 60 * minutes + 12, 36.5 + number),
+                }
+            )
+        )
+    return factory.report(devices=(phone(),), cases=tuple(cases), comparisons=(), verdicts=())
+
+
 def ledger() -> tuple[LedgerRow, ...]:
     cost = Cost(
         device="test-phone", format="executorch", metric="latency_ms", tier="device", value=21.0
@@ -174,7 +197,7 @@ class Change:
     commit_before: str
     before: float
     after: float
-    p_value: float
+    p_value: float | None
     with_it: tuple[str, ...] = ()
 
 

@@ -34,7 +34,11 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gate.write(examples.gate(), folder / "gate")
     other = factory.report(run_id="20300102-120000")
     comparison.write(made, other, folder / "compare")
-    run.write(examples.hostile_report(), folder / "hostile")
+    run.write(examples.sustained(), folder / "sustained")
+    hostile = examples.hostile_report()
+    run.write(hostile, folder / "hostile")
+    twin = hostile.model_copy(update={"run_id": examples.HOSTILE[3]})
+    comparison.write(hostile, twin, folder / "hostile-compare")
     return folder
 
 
@@ -46,7 +50,7 @@ def watched(chromium: Any) -> Iterator[browser.Watched]:
 
 
 def pages(sites: Path) -> list[Path]:
-    names = ("run/*.html", "gate/*.html", "compare/*.html")
+    names = ("run/*.html", "gate/*.html", "compare/*.html", "sustained/device-*.html")
     return sorted(file for name in names for file in sites.glob(name))
 
 
@@ -254,3 +258,48 @@ def test_hostile_names_are_text_everywhere(watched: browser.Watched, sites: Path
     assert watched.troubles == []
     assert not set("\u202e\u2066\u2028\u2029\x1b") & set(seen)
     assert [text for text in examples.HOSTILE if plain(text) not in seen] == []
+
+
+def test_two_runs_are_drawn_side_by_side_and_their_names_are_text(
+    watched: browser.Watched, sites: Path
+) -> None:
+    page = watched.open(sites / "compare" / comparison.FILE)
+    assert watched.draw_all() == 4
+    for canvas in page.locator(".canvas").all():
+        assert canvas.get_attribute("role") == "img"
+        assert len(str(canvas.get_attribute("aria-label"))) > 40
+    boxes = "#samples-latency_ms-host"
+    shown = page.locator(f"{boxes} .boxlayer .trace path.box").count()
+    assert shown == 2 * page.locator(f"{boxes} .ytick").count() == 12
+    # In the dark pictures get other colours, on paper those of the light again.
+    stroke = f"getComputedStyle(document.querySelector('{boxes} path.box')).stroke"
+    light = page.evaluate(stroke)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"() => ({stroke}) !== '{light}'")
+    page.emulate_media(color_scheme="dark", media="print")
+    page.wait_for_function(f"() => ({stroke}) === '{light}'")
+    page.emulate_media(color_scheme="light", media="screen")
+    page = watched.open(sites / "hostile-compare" / comparison.FILE)
+    assert watched.draw_all() >= 2
+    assert page.title() != "owned"
+    assert page.locator(".canvas a, .canvas b, main img, main iframe").count() == 0
+    legend = page.locator("#samples-latency_ms-device .legendtext").all_text_contents()
+    name = plain(f"{examples.HOSTILE[0]} {examples.HOSTILE[1]}")
+    assert [name.startswith(text.rstrip("…")) for text in legend] == [True, True], legend
+    assert watched.troubles == []
+
+
+def test_minutes_and_temperatures_stand_below_each_other(
+    watched: browser.Watched, sites: Path
+) -> None:
+    page = watched.open(sites / "sustained" / "device-test-phone.html")
+    watched.draw_all()
+    places = page.eval_on_selector_all(
+        "#minutes .scatterlayer",
+        "all => all.map(e => e.getBoundingClientRect()).map(box => [box.top, box.bottom])",
+    )
+    above, below = sorted(places)
+    assert above[1] < below[0]
+    titles = page.locator("#minutes :is(.xtitle, .ytitle, .y2title)").all_text_contents()
+    assert sorted(titles) == ["minutes", "ms", "°C"]
+    assert watched.troubles == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +247,48 @@ def test_a_change_point_is_told_and_drawn_where_it_is() -> None:
     assert not lonely.plot.frames
     assert "a line needs two runs" in lonely.plot.reason
     assert "2 runs between have no figure." in lonely.plot.notes
+
+
+def of_a_file(*sizes: float) -> examples.Series:
+    """The bytes of a file, with a change wherever they differ."""
+    points = tuple(
+        dataclasses.replace(point, median=size, interval=None, n=1)
+        for point, size in zip(examples.series()[0].points, sizes, strict=False)
+    )
+    changes = tuple(
+        examples.Change(index, points[index - 1].commit, before, after, None)
+        for index, (before, after) in enumerate(pairwise(sizes), 1)
+        if before != after
+    )
+    place = {"device": "", "os_build": "", "tier": "host", "threads": 0, "metric": "bytes"}
+    return dataclasses.replace(examples.Series(points, changes), **place)
+
+
+def test_exact_figures_of_a_file_are_told_without_a_test() -> None:
+    found = trends.trend(0, of_a_file(100, 100, 90))
+    assert found.heading == "fp32.executorch, the file"
+    assert found.told == ("From 03234567 on (after 02234567): 100 → 90 (−10.0 %).",)
+    (frame,) = frames(found.plot)
+    assert frame["data"][0]["y"] == [100, 100, 90]
+    assert not any("OS build" in note for note in found.plot.notes)
+    assert found.plot.tiers == (Tier.HOST,)
+
+
+def test_a_file_that_never_changed_has_no_picture() -> None:
+    found = trends.trend(0, of_a_file(1234, 1234, 1234))
+    assert found.plot.reason == "it is 1,234 in all 3 runs"
+    assert not found.plot.frames
+    assert found.told == ()
+    assert found.plot.table is not None
+
+
+def test_of_many_exact_changes_the_newest_are_told() -> None:
+    found = trends.trend(0, of_a_file(*range(100, 130)))
+    assert len(found.told) == 9
+    assert "128 → 129" in found.told[-2]
+    assert found.told[-1] == "And 21 earlier ones, in the table."
+    assert found.plot.table is not None
+    assert sum(row[-1].text != "–" for row in found.plot.table.rows) == 29
 
 
 def test_without_a_history_the_page_of_trends_says_why() -> None:
