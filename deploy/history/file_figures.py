@@ -1,4 +1,4 @@
-"""Figures of a file itself, which nobody has to measure: its bytes, its partitions.
+"""Figures of a file itself, which nobody has to measure: bytes, partitions, MACs, planned memory.
 
 They stand beside the measured ones, on series of their own: of no device (``DEVICE``), with 0
 threads. They are exact, so every difference is a change.
@@ -27,7 +27,7 @@ def unit(metric: str) -> str:
 
 def row(artifact: Artifact, metric: str) -> dict[str, Any]:
     """The columns of a figure: what ``artifact`` has of ``metric``, or why that is unknown."""
-    value, why = _figure(artifact, metric)
+    value, why = artifact.figure(metric)
     stated = {
         "status": (Status.UNAVAILABLE if value is None else Status.OK).value,
         "reason": storable(why) if value is None else "",
@@ -38,11 +38,3 @@ def row(artifact: Artifact, metric: str) -> dict[str, Any]:
     }
     spread = {"mad": None if value is None else 0.0}
     return stated | spread | dict.fromkeys(("median", "mean", "p90", "min", "max"), value)
-
-
-def _figure(artifact: Artifact, metric: str) -> tuple[float | None, str]:
-    holder = artifact if metric in Artifact.model_fields else artifact.placement
-    value = getattr(holder, metric)
-    return None if value is None else float(value), (
-        artifact.placement.reason or "the exporter did not say"
-    )
