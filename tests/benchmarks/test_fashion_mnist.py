@@ -167,10 +167,9 @@ def test_half_of_the_pictures_are_mirrored(example: ModuleType) -> None:
     assert 150 < int(other.sum()) < 250
 
 
-def test_task_trains_once_and_is_sound(
-    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On random pictures."""
+@pytest.fixture
+def random_pictures(example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random ones in place of the data set, and a cache of its own."""
     monkeypatch.setenv("POCKETSHIP_CACHE", str(tmp_path / "cache"))
     random = torch.Generator().manual_seed(0)
     parts = [
@@ -181,6 +180,10 @@ def test_task_trains_once_and_is_sound(
         for count in (300, 50, 100)
     ]
     monkeypatch.setattr(example, "data", lambda _: example.Data(*parts))
+
+
+@pytest.mark.usefixtures("random_pictures")
+def test_task_trains_once_and_is_sound(example: ModuleType, tmp_path: Path) -> None:
     task = example.lenet_300_100(evaluation=20, seed=3, epochs=1)
     tasks.check(task)
     assert len(task.evaluation) == 20
@@ -193,6 +196,20 @@ def test_task_trains_once_and_is_sound(
         assert torch.equal(one, two)
     other = example.lenet_300_100(evaluation=20, seed=4, epochs=1)
     assert not torch.equal(task.model.fc1.weight, other.model.fc1.weight)
+
+
+@pytest.mark.usefixtures("random_pictures")
+def test_three_teachers_answer_with_the_mean_of_their_logits(example: ModuleType) -> None:
+    asked = torch.rand(6, 1, 28, 28)
+    task = example.lenet_5(evaluation=5, seed=1, epochs=1, teachers=3)
+    alone = [example.lenet_5(evaluation=5, seed=n, epochs=1).model for n in range(3)]
+    with torch.no_grad():
+        wanted = sum(network(asked) for network in alone) / 3
+        torch.testing.assert_close(task.teacher(asked), wanted)
+    # It starts from its own seed all the same.
+    assert torch.equal(task.model.fc1.weight, alone[1].fc1.weight)
+    with pytest.raises(ConfigError, match="teachers"):
+        example.lenet_5(teachers=0)
 
 
 @pytest.mark.parametrize("kind", ["LeNet5", "LeNet300100"])
