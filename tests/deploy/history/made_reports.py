@@ -70,6 +70,8 @@ def artifact(variant: str = "int8", content: str = "", **changes: Any) -> Artifa
         "tools": {},
         "recipe": ({"kind": "quantize", "mode": "static"},) if variant == "int8" else (),
         "placement": Placement(backend="XNNPACK", delegated=4, total=5, partitions=1),
+        "macs": 5678,
+        "planned_bytes": 910,
     }
     return Artifact(**(values | changes))
 
