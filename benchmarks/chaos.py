@@ -77,6 +77,15 @@ class Target:
         return "phone killed" in self.faults
 
 
+class _Beside(fleet.Turn):
+    """An emulated phone is served beside the others, too: nothing is measured here."""
+
+    @property
+    def computes_here(self) -> bool:
+        """Never."""
+        return False
+
+
 @dataclass
 class Outcome:
     """What came of it. ``ended`` counts good results a case; ``told`` those of one round."""
@@ -193,7 +202,8 @@ def _round(
         try:
             device = adb.connect(target.proxy.serial, target.profile, keys=[key])
         except DeviceError as error:
-            say(f"{target.name}: {error}")
+            with lock:
+                outcome.reasons[f"{target.name}: no connection: {error}"] += 1
             return
         with contextlib.closing(device):
             run_device(
@@ -206,7 +216,7 @@ def _round(
                 patience=PATIENCE,
             )
 
-    turns = [fleet.Turn(target.profile, partial(serve, target)) for target in targets]
+    turns = [_Beside(target.profile, partial(serve, target)) for target in targets]
     fleet.serve_all(turns, silent)
 
 
@@ -336,9 +346,8 @@ def _phone(folder: Path, key: Path, number: int, say: Progress) -> Iterator[Targ
         running[0] = start()
         proxy.target = port()
 
-    # As a phone it is run beside the others; nothing is measured here.
     profile = declared.model_copy(
-        update={"name": name, "transport": "adb", "tier": Tier.DEVICE, "shell_timeout_s": 60.0}
+        update={"name": name, "transport": "adb", "shell_timeout_s": 60.0}
     )
     try:
         yield Target(
