@@ -171,12 +171,8 @@ def _reached(
     serial: str, profile: DeviceProfile | None, wanted: DeviceConfig, progress: Progress
 ) -> adb.AdbDevice:
     """A connected phone; :class:`Absent` where it does not answer."""
-    try:
+    with absence.noticed():
         return adb.connect(serial, profile, transport=wanted.transport, progress=progress)
-    except DeviceError as error:
-        if (missed := absence.absent(error)) is None:
-            raise
-        raise missed from error
 
 
 def _recording(wanted: DeviceConfig, profile: DeviceProfile) -> ReplayDevice:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from compress.files import replacing as replacing
 from compress.files import write_bytes as write_bytes
+from deploy.errors import ConfigError
 
 SEAL = "content_sha256"
 """The key of a JSON file that holds :func:`seal` of all else in it."""
@@ -40,6 +41,16 @@ def seal(content: object) -> str:
         content = {key: value for key, value in content.items() if key != SEAL}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_seal(content: object, sealed: object, *, where: Path, hint: str) -> None:
+    """Raise ``ConfigError`` where ``content`` is not what its :func:`seal` was made of."""
+    if sealed != seal(content):
+        raise ConfigError(
+            f"was edited after it was written: its content does not fit its {SEAL}",
+            where=str(where),
+            hint=hint,
+        )
 
 
 def tree_digest(path: Path) -> tuple[str, int]:

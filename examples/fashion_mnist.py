@@ -292,10 +292,9 @@ PLANS: dict[type[nn.Module], Plan] = {
 class Ensemble(nn.Module):
     """The mean logits of several networks: a better teacher than each (arXiv 1503.02531)."""
 
-    def __init__(self, networks: Sequence[object]) -> None:
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
-        kept = [copy.deepcopy(n) for n in networks if isinstance(n, nn.Module)]
-        self.networks = nn.ModuleList(kept)
+        self.networks = nn.ModuleList(networks)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([network(x) for network in self.networks]).mean(dim=0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from adb_shell import exceptions
@@ -49,6 +50,17 @@ def absent(error: DeviceError) -> Absent | None:
     else:
         passes = isinstance(error.__cause__, _BROKEN)
     return Absent(error.what, where=error.where, hint=error.hint) if passes else None
+
+
+@contextlib.contextmanager
+def noticed() -> Iterator[None]:
+    """Raise a ``DeviceError`` of the block as :class:`Absent` where :func:`absent` says so."""
+    try:
+        yield
+    except DeviceError as error:
+        if (missed := absent(error)) is None:
+            raise
+        raise missed from error
 
 
 def check_lost(run: DeviceRun) -> None:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from deploy.android_text import split_sections, thermal_status_word
 from deploy.bench.faults import Fault
-from deploy.bench.passes.base import CaseRun, Gathered, Pass, PassFailed
+from deploy.bench.passes.base import Around, CaseRun, Gathered, Pass, PassFailed
 from deploy.bench.settings import FIXED_PERFORMANCE, Settings
 from deploy.bench.waiting import Clock, clock_for
 from deploy.devices.base import Device
 from deploy.devices.questions import state_argv
 from deploy.errors import DeviceError
 from deploy.metrics.thermal import Asked, device_state, disturbed, too_warm, unknowns
-from deploy.types import DeviceInfo, DeviceState, Metric, Progress, Status, Tier, silent
+from deploy.types import DeviceInfo, DeviceState, Progress, Status, Tier, silent
 
 WAIT_S = 600.0
 LOOK_EVERY_S = 15.0
@@ -157,25 +157,10 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class Framed:
+class Framed(Around):
     """A pass between two looks at its device; each attempt at it is framed anew."""
 
-    inner: Pass
     conditions: Conditions
-
-    @property
-    def name(self) -> str:
-        """The pass's own."""
-        return self.inner.name
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The pass's own."""
-        return self.inner.metrics
-
-    def wants_cool(self, run: CaseRun) -> bool:
-        """The pass's own."""
-        return self.inner.wants_cool(run)
 
     def measure(self, run: CaseRun) -> Gathered:
         """Wait, measure, look again. Raises what the pass raises, and as the conditions do."""

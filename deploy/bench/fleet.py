@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
-from deploy.bench.absence import Absent, Lost, Once, Wait, absent, refuse_other
+from deploy.bench.absence import Absent, Lost, Once, Wait, noticed, refuse_other
 from deploy.devices.base import Device, ShellResult
 from deploy.errors import DeviceError
 from deploy.types import DeviceInfo, DeviceProfile, Progress, Tier
@@ -167,12 +167,8 @@ class _Pending:
 
 def _same(before: DeviceInfo, device: Device) -> None:
     """Raise where a device that came back is another one, or is gone again."""
-    try:
+    with noticed():
         now = device.info()
-    except DeviceError as error:
-        if (missed := absent(error)) is None:
-            raise
-        raise missed from error
     refuse_other(before, now, device.serial)
 
 

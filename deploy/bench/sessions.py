@@ -14,7 +14,7 @@ from typing import Literal
 
 from deploy.bench.agent import RunnerBundle
 from deploy.bench.backends import refusal
-from deploy.bench.passes.base import CaseRun, Gathered, Pass
+from deploy.bench.passes.base import Around, CaseRun, Gathered, Pass
 from deploy.bench.passes.timing import Timing
 from deploy.bench.recovery import PATIENT, Patience
 from deploy.bench.runner import Preset
@@ -149,29 +149,14 @@ def _in_words(session: Session) -> str:
 
 
 @dataclass(frozen=True)
-class _BothThere:
+class _BothThere(Around):
     """The first pass, with the files of both sides on the device before it begins.
 
     Else the first session of one side would be measured just after its file was sent, and the
     others not; what is there already costs nothing.
     """
 
-    inner: Pass
     jobs: tuple[Job, ...]
-
-    @property
-    def name(self) -> str:
-        """The pass's own."""
-        return self.inner.name
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The pass's own."""
-        return self.inner.metrics
-
-    def wants_cool(self, run: CaseRun) -> bool:
-        """The pass's own."""
-        return self.inner.wants_cool(run)
 
     def measure(self, run: CaseRun) -> Gathered:
         """Send what is missing, then measure. Raises what both do."""

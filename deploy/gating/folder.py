@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 
 from deploy import __version__, workspace
 from deploy.errors import ConfigError
-from deploy.files import SEAL, seal, write_text
+from deploy.files import SEAL, check_seal, seal, write_text
 from deploy.report import comparable, store
 from deploy.types import DeviceRun, Format, Model, Outcome, Session
 
@@ -176,12 +176,7 @@ def _session(path: Path) -> Session:
         content, sealed = data["session"], data[SEAL]
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError("is cut off, or no session", where=str(path), hint=_ANEW) from None
-    if seal(content) != sealed:
-        raise ConfigError(
-            f"was edited after it was written: its content does not fit its {SEAL}",
-            where=str(path),
-            hint=_ANEW,
-        )
+    check_seal(content, sealed, where=path, hint=_ANEW)
     try:
         return Session.model_validate(content)
     except ValidationError as error:

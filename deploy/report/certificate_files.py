@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from deploy.errors import ConfigError
-from deploy.files import SEAL, seal, write_text
+from deploy.files import SEAL, check_seal, seal, write_text
 from deploy.report.certificates import notes, place
 from deploy.report.comparable import Circumstances, reasons
 from deploy.types import Certificate
@@ -117,12 +117,7 @@ def read(path: Path) -> Certificate:
             where=str(path),
             hint=_AGAIN,
         )
-    if data.pop(SEAL, None) != seal(data):
-        raise ConfigError(
-            f"was edited after it was written: its content does not fit its {SEAL}",
-            where=str(path),
-            hint=_AGAIN,
-        )
+    check_seal(data, data.pop(SEAL, None), where=path, hint=_AGAIN)
     try:
         return Certificate.model_validate(data)
     except ValidationError as error:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from deploy.errors import ConfigError, MeasurementError
-from deploy.files import SEAL, seal, write_text
+from deploy.files import SEAL, check_seal, seal, write_text
 from deploy.types import REPORT_SCHEMA_VERSION, GateReport, Report
 
 FILE_NAME = "report.json"
@@ -141,12 +141,7 @@ def _file(path: Path, document: _Document[Any]) -> Path:
 def _validated(document: _Document[Content], file: Path, data: dict[str, Any]) -> Content:
     _refuse_other_kind(document, file, data)
     _refuse_version(document, file, data.get("schema_version"))
-    if data.get(SEAL) != seal(data):
-        raise ConfigError(
-            f"was edited after it was written: its content does not fit its {SEAL}",
-            where=str(file),
-            hint=document.again,
-        )
+    check_seal(data, data.get(SEAL), where=file, hint=document.again)
     try:
         return document.kind.model_validate({**data, "schema_version": document.versions[-1]})
     except ValidationError as error:

@@ -148,3 +148,24 @@ class Pass(Protocol):
 
     def measure(self, run: CaseRun) -> Gathered:
         """Look. Raises :class:`PassFailed`, or ``PocketshipError`` for a lost or late device."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a pass that adds something to another one has of that one; it measures as it likes."""
+
+    inner: Pass
+
+    @property
+    def name(self) -> str:
+        """The pass's own."""
+        return self.inner.name
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The pass's own."""
+        return self.inner.metrics
+
+    def wants_cool(self, run: CaseRun) -> bool:
+        """The pass's own."""
+        return self.inner.wants_cool(run)

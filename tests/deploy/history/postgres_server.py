@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PASSWORD = "p@ss:w/rd%"
 QUOTED = "p%40ss%3Aw%2Frd%25"
@@ -97,21 +98,22 @@ def started(settings: Mapping[str, str] = QUICK) -> Iterator[Server]:
         for path in (folder, folder / "password"):
             if user:
                 shutil.chown(path, user)
-        group = pwd.getpwnam(user).pw_gid if user else None
-        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"}
+        there: dict[str, Any] = {
+            "user": user,
+            "group": pwd.getpwnam(user).pw_gid if user else None,
+            "extra_groups": [] if user else None,
+            "cwd": folder,
+            "env": {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"},
+        }
         data = folder / "data"
         subprocess.run(
             [
                 *(programs / "initdb", "-D", data, "-U", "owner", "--auth=scram-sha-256"),
                 *("--pwfile", folder / "password", "-E", "UTF8", "--no-sync", "--no-instructions"),
             ],
-            user=user,
-            group=group,
-            extra_groups=[] if user else None,
             check=True,
             capture_output=True,
-            cwd=folder,
-            env=environment,
+            **there,
         )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -125,13 +127,9 @@ def started(settings: Mapping[str, str] = QUICK) -> Iterator[Server]:
             process = subprocess.Popen(
                 [programs / "postgres", "-D", data]
                 + [f"--{name}={value}" for name, value in {**settings, **places}.items()],
-                user=user,
-                group=group,
-                extra_groups=[] if user else None,
                 stdout=log,
                 stderr=log,
-                cwd=folder,
-                env=environment,
+                **there,
             )
         server = Server(port, folder)
         _await(server, process, folder / "log")
